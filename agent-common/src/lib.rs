@@ -1,0 +1,13 @@
+//! What crosses the kernel boundary, in one place for both sides.
+//!
+//! [`event`]: records of the EVENTS ring. [`tally`]: keys and values of maps that the kernel side sums up in.
+//! [`knobs`]: globals that the loader sets before load (field offsets, filters).
+//!
+//! Rules (DESIGN.md §4): `#[repr(C)]`, fixed-width integers, addresses always 16 bytes, explicit padding, numbers with
+//! gaps that are never reused, sizes asserted at compile time. No bool, enum, union or Option. The derives of
+//! `zerocopy` refuse implicit padding and let user space decode without `unsafe`.
+#![no_std]
+
+pub mod event;
+pub mod knobs;
+pub mod tally;

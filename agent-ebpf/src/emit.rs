@@ -1,0 +1,67 @@
+//! All writing: records into the ring, counts into the tally. What finds no room is counted where it is lost.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
+use synfin_common::event::{Header, WIRE_VERSION};
+use synfin_common::tally::{TallyKey, lost};
+
+use crate::maps::{EVENTS, LOST, TALLY};
+
+/// `BPF_RB_NO_WAKEUP`: the reader polls; waking it for each record would cost eight times the program.
+const NO_WAKEUP: u64 = 1;
+
+/// The header of a record of this moment.
+#[inline(always)]
+pub(crate) fn header(kind: u16, flags: u16) -> Header {
+    Header {
+        // SAFETY: helpers without arguments.
+        time_ns: unsafe { bpf_ktime_get_ns() },
+        kind,
+        flags,
+        version: WIRE_VERSION,
+        pad: 0,
+        // SAFETY: as above.
+        cpu: unsafe { bpf_get_smp_processor_id() } as u16,
+    }
+}
+
+/// Writes `record` to the ring, or counts it as lost under its `kind`.
+#[inline(always)]
+pub(crate) fn record<T: 'static>(kind: u16, record: T) {
+    match EVENTS.reserve::<T>(0) {
+        Some(mut slot) => {
+            slot.write(record);
+            slot.submit(NO_WAKEUP);
+        }
+        None => count(u32::from(kind)),
+    }
+}
+
+/// Counts in a slot of LOST.
+#[inline(always)]
+pub(crate) fn count(slot: u32) {
+    if let Some(counter) = LOST.get_ptr_mut(slot) {
+        // SAFETY: the element of this CPU; the kernel does not let this program run twice on one CPU, and a second
+        // program that interrupts it counts in another slot.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Adds one to a row of the tally, or to the overflow row of the same kind when the map is full.
+#[inline(always)]
+pub(crate) fn tally(key: &TallyKey) {
+    if add(key) || TALLY.insert(key, 1, 0).is_ok() {
+        return;
+    }
+    count(lost::TALLY_OVERFLOW);
+    // The loader has made this row, so it is there however full the map is.
+    add(&TallyKey { netns: 0, reason: 0, what: key.what, port: 0, family: 0, pad: 0 });
+}
+
+#[inline(always)]
+fn add(key: &TallyKey) -> bool {
+    let Some(value) = TALLY.get_ptr_mut(key) else { return false };
+    // SAFETY: the value of this CPU, which only the program that owns this kind of key writes.
+    unsafe { *value += 1 };
+    true
+}

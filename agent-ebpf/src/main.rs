@@ -1,0 +1,22 @@
+//! The kernel side of synfin. `probes/` holds a file for each tracepoint; all reading of kernel structs is in
+//! [`sock`], all writing to the ring in [`emit`], all maps in [`maps`], all filters in [`admit`].
+#![no_std]
+#![no_main]
+#![expect(unsafe_code, reason = "every kernel load and every helper call is unsafe by nature")]
+
+mod admit;
+mod emit;
+mod maps;
+mod probes;
+mod sock;
+
+/// Nothing here can panic: the verifier would refuse the endless loop if this were reachable.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// Helpers such as `bpf_skc_to_tcp_sock` are for programs under a licence that is compatible with the GPL.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,63 @@
+//! All maps and globals. Their names and types are the contract with the agent's loader.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::LpmTrie;
+use aya_ebpf::maps::{HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use synfin_common::knobs::{Knobs, Offsets};
+use synfin_common::tally::{TALLY_ROWS, TallyKey, lost};
+
+/// Records of [`synfin_common::event`]. The loader sets the size.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// What could not be told, see [`lost`]. Indexed by record kind first: a reservation in EVENTS that failed.
+#[map]
+pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(lost::SLOTS, 0);
+
+/// Facts at the rate of packets. A key is an unbounded product (namespaces × ports), hence a hash; full, it counts into
+/// its overflow row. Rows are never removed here: the agent reads sums.
+#[map]
+pub(crate) static TALLY: PerCpuHashMap<TallyKey, u64> = PerCpuHashMap::with_max_entries(TALLY_ROWS, 0);
+
+/// Namespaces (inode numbers) to watch, see `filter::NETNS`.
+#[map]
+pub(crate) static FILTER_NETNS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
+
+/// Ports to watch, see `filter::PORTS`.
+#[map]
+pub(crate) static FILTER_PORTS: HashMap<u16, u32> = HashMap::with_max_entries(1024, 0);
+
+/// Networks of peers to watch, see `filter::PEERS`. `BPF_F_NO_PREALLOC` (1) is what the kernel demands of a trie.
+#[map]
+pub(crate) static FILTER_PEERS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1024, 1);
+
+/// Networks of peers to leave out, see `filter::EXCLUDED`.
+#[map]
+pub(crate) static FILTER_EXCLUDED: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1024, 1);
+
+/// Field offsets of the running kernel.
+#[unsafe(no_mangle)]
+pub(crate) static OFFSETS: Offsets = Offsets::NONE;
+
+/// Switches.
+#[unsafe(no_mangle)]
+pub(crate) static KNOBS: Knobs = Knobs::NONE;
+
+/// A switch of [`KNOBS`]. The read is volatile because the loader changes the value after the compiler has seen it; to
+/// the verifier it is a constant, since the map that holds it is frozen.
+macro_rules! knob {
+    ($name:ident) => {{
+        // SAFETY: the pointer comes from a live static of the right type.
+        unsafe { ::core::ptr::read_volatile(&raw const $crate::maps::KNOBS.$name) }
+    }};
+}
+
+/// An offset of [`OFFSETS`], read like [`knob`].
+macro_rules! offset {
+    ($name:ident) => {{
+        // SAFETY: the pointer comes from a live static of the right type.
+        unsafe { ::core::ptr::read_volatile(&raw const $crate::maps::OFFSETS.$name) }
+    }};
+}
+
+pub(crate) use {knob, offset};

@@ -1,0 +1,6 @@
+//! The ledger.
+mod connection;
+mod totals;
+
+pub use connection::{Connection, End, Role, Side, seconds};
+pub use totals::Totals;

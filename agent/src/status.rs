@@ -1,0 +1,142 @@
+//! What the agent knows at one moment, for whoever shows or exports it. The drain thread publishes it, everybody else
+//! reads: views and exporters never touch the ledger.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::event::{EventKind, State};
+use crate::health::Probe;
+use crate::ledger::Totals;
+
+/// One moment. Everything named a total counts since start.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// `CLOCK_MONOTONIC` nanoseconds of this moment.
+    pub time_ns: u64,
+    /// Since the programs were attached.
+    pub uptime: Duration,
+    /// What the ledger counted.
+    pub totals: Totals,
+    /// Connections that the ledger tracks now, by [`State::index`].
+    pub tracked: [u64; State::LIMIT],
+    /// Connections that the ledger may hold.
+    pub ledger_limit: usize,
+    /// Listeners seen, busiest first, at most [`Status::LISTENERS`].
+    pub listeners: Vec<Listener>,
+    /// Events read from the ring, by [`EventKind::index`].
+    pub events: [u64; EventKind::ALL.len()],
+    /// What was lost, one row for each cause that ever happened.
+    pub losses: Vec<Loss>,
+    /// Probes with their verdicts and kernel costs.
+    pub probes: Vec<Probe>,
+    /// Bytes in the ring when it was last read, and its size.
+    pub ring_fill: (u64, u64),
+    /// Age of the oldest record when the ring was last read.
+    pub lag: Duration,
+    /// CPU time of this process.
+    pub cpu: Duration,
+    /// CPU time of the drain thread alone.
+    pub drain_cpu: Duration,
+    /// Resident memory of this process in bytes.
+    pub memory: u64,
+    /// Jumps of the wall clock against the monotonic one.
+    pub clock_jumps: u64,
+    /// Namespaces of the filter that do not exist (any more).
+    pub missing_namespaces: u64,
+    /// Kernel names of reset reasons by number, from its BTF; empty where it has none.
+    pub reset_reasons: Arc<[String]>,
+}
+
+impl Status {
+    /// Listeners that a status holds at most.
+    pub const LISTENERS: usize = 64;
+
+    /// Connections tracked in all states but LISTEN.
+    pub fn connections(&self) -> u64 {
+        self.tracked.iter().sum::<u64>() - self.tracked[State::Listen.index()]
+    }
+
+    /// Everything lost, whatever the cause.
+    pub fn lost(&self) -> u64 {
+        self.losses.iter().map(|loss| loss.count).sum()
+    }
+
+    /// Kernel name of a reset reason, in lower case.
+    pub fn reset_reason(&self, reason: u32) -> Option<&str> {
+        self.reset_reasons.get(reason as usize).map(String::as_str).filter(|name| !name.is_empty())
+    }
+}
+
+/// A listener as seen through its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Network namespace (inode number).
+    pub netns: u32,
+    /// Port.
+    pub port: u16,
+    /// Connections accepted, a total.
+    pub opened: u64,
+    /// Of these, how many the ledger tracks now.
+    pub open: u64,
+}
+
+/// Something that could not be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// The value of `synfin.loss.reason`.
+    pub reason: LossReason,
+    /// What was lost, where that is known.
+    pub kind: Option<EventKind>,
+    /// How many, a total.
+    pub count: u64,
+}
+
+/// Why something was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossReason {
+    /// The ring had no room.
+    RingFull,
+    /// The kernel skipped a program that was already running on that CPU.
+    Recursion,
+    /// A record that is too short or holds an impossible value.
+    Decode,
+    /// A record of a kind that this agent does not know.
+    UnknownKind,
+    /// A record of another version of the programs.
+    Version,
+    /// A socket that was not readable as a TCP socket.
+    Unreadable,
+    /// A tallied fact that could be counted but not attributed.
+    TallyOverflow,
+}
+
+impl LossReason {
+    /// The value of `synfin.loss.reason`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RingFull => "ring_full",
+            Self::Recursion => "recursion",
+            Self::Decode => "decode",
+            Self::UnknownKind => "unknown_kind",
+            Self::Version => "version",
+            Self::Unreadable => "unreadable",
+            Self::TallyOverflow => "tally_overflow",
+        }
+    }
+}
+
+/// Where the latest [`Status`] hangs.
+#[derive(Debug, Default)]
+pub struct Board(Mutex<Arc<Status>>);
+
+impl Board {
+    /// Hangs up a new one.
+    pub fn publish(&self, status: Status) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(status);
+    }
+
+    /// The latest one.
+    pub fn latest(&self) -> Arc<Status> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
