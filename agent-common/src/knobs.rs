@@ -91,6 +91,8 @@ offsets! {
     cb_gso_segs: "tcp_skb_cb"."tcp_gso_segs", 2, required;
     cb_tcp_flags: "tcp_skb_cb"."tcp_flags", 0, required;
     dev_net: "net_device"."nd_net.net", 8, required;
+    task_tgid: "task_struct"."tgid", 4, required;
+    task_comm: "task_struct"."comm", 16, required;
 }
 
 /// Bits of [`Knobs::filters`]: which filters are on.

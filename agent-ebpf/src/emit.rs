@@ -10,31 +10,29 @@ use crate::maps::{EVENTS, LOST, TALLY};
 /// `BPF_RB_NO_WAKEUP`: the reader polls; waking it for each record would cost eight times the program.
 const NO_WAKEUP: u64 = 1;
 
-/// The header of a record of this moment.
+/// Writes a record of `kind` to the ring: its header here, the rest by `fill`, which must write every byte behind the
+/// header. Without room it is counted as lost.
+///
+/// The fields go straight from the kernel's structs into the ring; a record built on the stack first costs a third more.
 #[inline(always)]
-pub(crate) fn header(kind: u16, flags: u16) -> Header {
-    Header {
-        // SAFETY: helpers without arguments.
-        time_ns: unsafe { bpf_ktime_get_ns() },
-        kind,
-        flags,
-        version: WIRE_VERSION,
-        pad: 0,
-        // SAFETY: as above.
-        cpu: unsafe { bpf_get_smp_processor_id() } as u16,
+pub(crate) fn record<T: 'static>(kind: u16, flags: u16, fill: impl FnOnce(*mut T)) {
+    let Some(mut slot) = EVENTS.reserve::<T>(0) else {
+        count(u32::from(kind));
+        return;
+    };
+    let to = slot.as_mut_ptr();
+    let header = to.cast::<Header>();
+    // SAFETY: every record starts with its header.
+    unsafe {
+        (&raw mut (*header).time_ns).write(bpf_ktime_get_ns());
+        (&raw mut (*header).kind).write(kind);
+        (&raw mut (*header).flags).write(flags);
+        (&raw mut (*header).version).write(WIRE_VERSION);
+        (&raw mut (*header).pad).write(0);
+        (&raw mut (*header).cpu).write(bpf_get_smp_processor_id() as u16);
     }
-}
-
-/// Writes `record` to the ring, or counts it as lost under its `kind`.
-#[inline(always)]
-pub(crate) fn record<T: 'static>(kind: u16, record: T) {
-    match EVENTS.reserve::<T>(0) {
-        Some(mut slot) => {
-            slot.write(record);
-            slot.submit(NO_WAKEUP);
-        }
-        None => count(u32::from(kind)),
-    }
+    fill(to);
+    slot.submit(NO_WAKEUP);
 }
 
 /// Counts in a slot of LOST.

@@ -3,7 +3,9 @@
 //! In a `tp_btf` program the verifier knows the type behind a pointer and accepts `pointer + offset` as a load of the field
 //! that lies there, if offset and size match one. Such a load cannot fault: the kernel turns a bad address into 0.
 
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_skc_to_tcp_sock,
+};
 use synfin_common::event::{Endpoints, Measures, flag, state};
 use synfin_common::knobs::ABSENT;
 
@@ -34,25 +36,32 @@ fn follow(base: *const u8, offset: u32) -> *const u8 {
     unsafe { base.add(offset as usize).cast::<*const u8>().read_volatile() }
 }
 
-/// An IPv4 address (network order) as v4-mapped IPv6.
+/// Writes a `struct in6_addr`, or an IPv4 address as v4-mapped, without a detour over the stack.
 #[inline(always)]
-fn mapped(addr: u32) -> [u8; 16] {
-    words([0, 0, 0x0000_ffff_u32.to_be(), addr])
-}
-
-#[inline(always)]
-fn words(words: [u32; 4]) -> [u8; 16] {
-    // SAFETY: both are 16 plain bytes.
-    unsafe { core::mem::transmute(words) }
+fn store_address(to: *mut [u8; 16], words: [u32; 4]) {
+    let to = to.cast::<u32>();
+    // SAFETY: `to` points to 16 bytes, aligned to 8, in a ring slot or on the stack.
+    unsafe {
+        to.write(words[0]);
+        to.add(1).write(words[1]);
+        to.add(2).write(words[2]);
+        to.add(3).write(words[3]);
+    }
 }
 
 /// Loads a `struct in6_addr`.
 #[inline(always)]
-fn in6(base: *const u8, offset: u32) -> [u8; 16] {
+fn in6(base: *const u8, offset: u32) -> [u32; 4] {
     if offset == ABSENT {
-        return [0; 16];
+        return [0; 4];
     }
-    words([load(base, offset), load(base, offset + 4), load(base, offset + 8), load(base, offset + 12)])
+    [load(base, offset), load(base, offset + 4), load(base, offset + 8), load(base, offset + 12)]
+}
+
+/// An IPv4 address (network order) as v4-mapped IPv6.
+#[inline(always)]
+fn mapped(base: *const u8, offset: u32) -> [u32; 4] {
+    [0, 0, 0x0000_ffff_u32.to_be(), load(base, offset)]
 }
 
 /// Any socket that a tracepoint hands over: `struct sock *`, trusted, not NULL. Only the fields of `sock_common` may be
@@ -123,33 +132,64 @@ pub(crate) struct TcpSock {
 }
 
 impl TcpSock {
-    /// The connection as the kernel knows it now, without cookie. `connecting`: the socket enters SYN_SENT, so that
-    /// `inet_sport` may be a left-over of an earlier connection on this socket.
+    /// Writes the connection as the kernel knows it now. `connecting`: the socket enters SYN_SENT, so that `inet_sport` may
+    /// be a left-over of an earlier connection on this socket.
     #[inline(always)]
-    pub(crate) fn ends(self, connecting: bool) -> Endpoints {
+    pub(crate) fn store_ends(self, to: *mut Endpoints, cookie: u64, connecting: bool) {
         let tcp = self.tcp;
         let family: u16 = load(tcp, offset!(skc_family));
-        let (local, peer) = if family == AF_INET6 {
-            (in6(tcp, offset!(skc_v6_rcv_saddr)), in6(tcp, offset!(skc_v6_daddr)))
+        // SAFETY: `to` is a slot for the whole struct; every field of it is written.
+        unsafe {
+            if family == AF_INET6 {
+                store_address(&raw mut (*to).local, in6(tcp, offset!(skc_v6_rcv_saddr)));
+                store_address(&raw mut (*to).peer, in6(tcp, offset!(skc_v6_daddr)));
+            } else {
+                store_address(&raw mut (*to).local, mapped(tcp, offset!(skc_rcv_saddr)));
+                store_address(&raw mut (*to).peer, mapped(tcp, offset!(skc_daddr)));
+            }
+            (&raw mut (*to).id).write(cookie);
+            (&raw mut (*to).sock).write(self.sock as u64);
+            (&raw mut (*to).local_port).write(self.local_port(connecting));
+            (&raw mut (*to).peer_port).write(self.peer_port());
+            (&raw mut (*to).netns).write(self.netns());
+            (&raw mut (*to).family).write(family);
+            (&raw mut (*to).pad).write([0; 6]);
+        }
+    }
+
+    /// Peer address, v4-mapped for IPv4.
+    #[inline(always)]
+    pub(crate) fn peer(self) -> [u8; 16] {
+        let mut peer = [0; 16];
+        if load::<u16>(self.tcp, offset!(skc_family)) == AF_INET6 {
+            store_address(&raw mut peer, in6(self.tcp, offset!(skc_v6_daddr)));
         } else {
-            (mapped(load(tcp, offset!(skc_rcv_saddr))), mapped(load(tcp, offset!(skc_daddr))))
-        };
-        let mut local_port: u16 = load(tcp, offset!(skc_num));
-        if local_port == 0 && !connecting {
-            // At close the kernel gives an ephemeral port back before it reports the state (inet_put_port).
-            local_port = u16::from_be(load(tcp, offset!(inet_sport)));
+            store_address(&raw mut peer, mapped(self.tcp, offset!(skc_daddr)));
         }
-        Endpoints {
-            id: 0,
-            sock: self.sock as u64,
-            local,
-            peer,
-            local_port,
-            peer_port: u16::from_be(load(tcp, offset!(skc_dport))),
-            netns: load(follow(tcp, offset!(skc_net)), offset!(net_inum)),
-            family,
-            pad: [0; 6],
+        peer
+    }
+
+    /// Inode number of the network namespace.
+    #[inline(always)]
+    pub(crate) fn netns(self) -> u32 {
+        load(follow(self.tcp, offset!(skc_net)), offset!(net_inum))
+    }
+
+    /// Local port in host order, see [`TcpSock::store_ends`].
+    #[inline(always)]
+    pub(crate) fn local_port(self, connecting: bool) -> u16 {
+        let port: u16 = load(self.tcp, offset!(skc_num));
+        if port != 0 || connecting {
+            return port;
         }
+        // At close the kernel gives an ephemeral port back before it reports the state (inet_put_port).
+        u16::from_be(load(self.tcp, offset!(inet_sport)))
+    }
+
+    /// Peer port in host order.
+    #[inline(always)]
+    pub(crate) fn peer_port(self) -> u16 {
+        u16::from_be(load(self.tcp, offset!(skc_dport)))
     }
 
     /// `sk_err`.
@@ -186,25 +226,26 @@ impl TcpSock {
         flags
     }
 
-    /// What the kernel measured so far.
+    /// Writes what the kernel measured so far.
     #[inline(always)]
-    pub(crate) fn measures(self) -> Measures {
+    pub(crate) fn store_measures(self, to: *mut Measures) {
         let tcp = self.tcp;
-        Measures {
-            bytes_acked: load(tcp, offset!(bytes_acked)),
-            bytes_received: load(tcp, offset!(bytes_received)),
-            bytes_sent: load(tcp, offset!(bytes_sent)),
-            bytes_retrans: load(tcp, offset!(bytes_retrans)),
-            segs_out: load(tcp, offset!(segs_out)),
-            segs_in: load(tcp, offset!(segs_in)),
-            retrans: self.total_retrans(),
-            srtt_us: load::<u32>(tcp, offset!(srtt_us)) >> 3,
-            mdev_us: load::<u32>(tcp, offset!(mdev_us)) >> 2,
-            snd_cwnd: load(tcp, offset!(snd_cwnd)),
-            snd_una: load(tcp, offset!(snd_una)),
-            rcv_nxt: load(tcp, offset!(rcv_nxt)),
-            snd_nxt: load(tcp, offset!(snd_nxt)),
-            ooo: load(tcp, offset!(rcv_ooopack)),
+        // SAFETY: `to` is a slot for the whole struct; every field of it is written.
+        unsafe {
+            (&raw mut (*to).bytes_acked).write(load(tcp, offset!(bytes_acked)));
+            (&raw mut (*to).bytes_received).write(load(tcp, offset!(bytes_received)));
+            (&raw mut (*to).bytes_sent).write(load(tcp, offset!(bytes_sent)));
+            (&raw mut (*to).bytes_retrans).write(load(tcp, offset!(bytes_retrans)));
+            (&raw mut (*to).segs_out).write(load(tcp, offset!(segs_out)));
+            (&raw mut (*to).segs_in).write(load(tcp, offset!(segs_in)));
+            (&raw mut (*to).retrans).write(self.total_retrans());
+            (&raw mut (*to).srtt_us).write(load::<u32>(tcp, offset!(srtt_us)) >> 3);
+            (&raw mut (*to).mdev_us).write(load::<u32>(tcp, offset!(mdev_us)) >> 2);
+            (&raw mut (*to).snd_cwnd).write(load(tcp, offset!(snd_cwnd)));
+            (&raw mut (*to).snd_una).write(load(tcp, offset!(snd_una)));
+            (&raw mut (*to).rcv_nxt).write(load(tcp, offset!(rcv_nxt)));
+            (&raw mut (*to).snd_nxt).write(load(tcp, offset!(snd_nxt)));
+            (&raw mut (*to).ooo).write(load(tcp, offset!(rcv_ooopack)));
         }
     }
 
@@ -250,5 +291,28 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn netns(self) -> u32 {
         load(follow(follow(self.0, offset!(skb_dev)), offset!(dev_net)), offset!(net_inum))
+    }
+}
+
+/// Writes pid (thread group) and command name of the current task.
+#[inline(always)]
+pub(crate) fn store_task(pid: *mut u32, comm: *mut [u8; 16]) {
+    if offset!(task_tgid) == ABSENT || offset!(task_comm) == ABSENT {
+        // Kernels without `bpf_get_current_task_btf` (5.10); the loader hides the offsets from the program there.
+        // SAFETY: both point to their fields in a ring slot.
+        unsafe {
+            pid.write((bpf_get_current_pid_tgid() >> 32) as u32);
+            // Fails never with room for TASK_COMM_LEN bytes, and zeroes the buffer if it did.
+            bpf_get_current_comm(comm.cast(), 16);
+        }
+        return;
+    }
+    // SAFETY: there always is a current task; as above.
+    unsafe {
+        let task: *const u8 = bpf_get_current_task_btf().cast_const().cast();
+        pid.write(load(task, offset!(task_tgid)));
+        let comm = comm.cast::<u64>();
+        comm.write(load(task, offset!(task_comm)));
+        comm.add(1).write(load(task, offset!(task_comm) + 8));
     }
 }

@@ -15,7 +15,15 @@ pub(crate) fn destroy(ctx: BtfTracePointContext) -> i32 {
     if !admit::netns(netns) {
         return 0;
     }
-    let header = emit::header(kind::DESTROY, flag::COOKIE);
-    emit::record(kind::DESTROY, Destroy { header, id: sock.cookie(), sock: sock.0 as u64, netns, pad: 0 });
+    let cookie = sock.cookie();
+    emit::record(kind::DESTROY, flag::COOKIE, |to: *mut Destroy| {
+        // SAFETY: a slot for the whole record; every field behind the header is written.
+        unsafe {
+            (&raw mut (*to).id).write(cookie);
+            (&raw mut (*to).sock).write(sock.0 as u64);
+            (&raw mut (*to).netns).write(netns);
+            (&raw mut (*to).pad).write(0);
+        }
+    });
     0
 }

@@ -55,11 +55,17 @@ pub(crate) fn reset_received(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn event(sock: Sock, kind: u16, reason: u32) {
     let Some(tcp) = sock.tcp() else { return };
-    let mut ends = tcp.ends(false);
-    if !admit::connection(&ends) {
+    if !admit::connection(tcp, false) {
         return;
     }
-    ends.id = sock.cookie();
-    let header = emit::header(kind, flag::COOKIE);
-    emit::record(kind, Reset { header, ends, reason, state: sock.state(), pad: [0; 11] });
+    let cookie = sock.cookie();
+    emit::record(kind, flag::COOKIE, |to: *mut Reset| {
+        // SAFETY: a slot for the whole record; every field behind the header is written.
+        unsafe {
+            tcp.store_ends(&raw mut (*to).ends, cookie, false);
+            (&raw mut (*to).reason).write(reason);
+            (&raw mut (*to).state).write(sock.state());
+            (&raw mut (*to).pad).write([0; 11]);
+        }
+    });
 }

@@ -13,23 +13,21 @@ pub(crate) fn retransmit(ctx: BtfTracePointContext) -> i32 {
     let sock = Sock(ctx.arg::<*const u8>(0));
     let skb = Skb(ctx.arg::<*const u8>(1));
     let Some(tcp) = sock.tcp() else { return 0 };
-    let mut ends = tcp.ends(false);
-    if !admit::connection(&ends) {
+    if !admit::connection(tcp, false) {
         return 0;
     }
-    ends.id = sock.cookie();
     let syn = if skb.is_syn() { flag::SYN } else { 0 };
-    emit::record(
-        kind::RETRANSMIT,
-        Retransmit {
-            header: emit::header(kind::RETRANSMIT, flag::COOKIE | syn),
-            ends,
-            segments: skb.segments(),
-            total: tcp.total_retrans(),
-            state: sock.state(),
-            ca_state: tcp.ca_state(),
-            pad: [0; 6],
-        },
-    );
+    let cookie = sock.cookie();
+    emit::record(kind::RETRANSMIT, flag::COOKIE | syn, |to: *mut Retransmit| {
+        // SAFETY: a slot for the whole record; every field behind the header is written.
+        unsafe {
+            tcp.store_ends(&raw mut (*to).ends, cookie, false);
+            (&raw mut (*to).segments).write(skb.segments());
+            (&raw mut (*to).total).write(tcp.total_retrans());
+            (&raw mut (*to).state).write(sock.state());
+            (&raw mut (*to).ca_state).write(tcp.ca_state());
+            (&raw mut (*to).pad).write([0; 6]);
+        }
+    });
     0
 }

@@ -1,14 +1,13 @@
 //! `sock:inet_sock_set_state`: every change of a TCP state. Rate: about ten for each connection made here and closed.
 //! Sees all but minisocks (TIME_WAIT, request sockets), which have no transitions.
 
-use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::warn;
 use synfin_common::event::{Transition, TransitionDetail, flag, kind, state};
 use synfin_common::tally::lost;
 
-use crate::sock::Sock;
+use crate::sock::{Sock, TcpSock, store_task};
 use crate::{admit, emit};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -23,32 +22,52 @@ pub(crate) fn state(ctx: BtfTracePointContext) -> i32 {
         }
         return 0;
     };
-    let mut ends = tcp.ends(new == state::SYN_SENT);
-    if !admit::connection(&ends) {
+    if !admit::connection(tcp, new == state::SYN_SENT) {
         return 0;
     }
     let err = tcp.err();
     let mut flags = tcp.flags(new, err);
+    let mut cookie = 0;
     // The cookie that a child has here is not the one that it keeps, see flag::COOKIE.
     if !(old == state::LISTEN && new == state::SYN_RECV) {
-        ends.id = sock.cookie();
+        cookie = sock.cookie();
         flags |= flag::COOKIE;
     }
-    let mut transition = Transition {
-        header: emit::header(kind::TRANSITION, flags),
-        ends,
-        cgroup: tcp.cgroup(),
-        pid: (bpf_get_current_pid_tgid() >> 32) as u32,
-        old,
-        new,
-        err,
-        comm: bpf_get_current_comm().unwrap_or_default(),
-    };
+    let change = Change { tcp, cookie, old, new, err };
     if new == state::ESTABLISHED || new == state::CLOSE {
-        transition.header.kind = kind::TRANSITION_DETAIL;
-        emit::record(kind::TRANSITION_DETAIL, TransitionDetail { transition, measures: tcp.measures() });
+        emit::record(kind::TRANSITION_DETAIL, flags, |to: *mut TransitionDetail| {
+            // SAFETY: a slot for the whole record.
+            unsafe {
+                change.store(&raw mut (*to).transition);
+                tcp.store_measures(&raw mut (*to).measures);
+            }
+        });
     } else {
-        emit::record(kind::TRANSITION, transition);
+        emit::record(kind::TRANSITION, flags, |to| change.store(to));
     }
     0
+}
+
+struct Change {
+    tcp: TcpSock,
+    cookie: u64,
+    old: u8,
+    new: u8,
+    err: u16,
+}
+
+impl Change {
+    /// Writes all but the header.
+    #[inline(always)]
+    fn store(&self, to: *mut Transition) {
+        // SAFETY: a slot for the whole record.
+        unsafe {
+            self.tcp.store_ends(&raw mut (*to).ends, self.cookie, self.new == state::SYN_SENT);
+            (&raw mut (*to).cgroup).write(self.tcp.cgroup());
+            (&raw mut (*to).old).write(self.old);
+            (&raw mut (*to).new).write(self.new);
+            (&raw mut (*to).err).write(self.err);
+            store_task(&raw mut (*to).pid, &raw mut (*to).comm);
+        }
+    }
 }

@@ -1,0 +1,50 @@
+//! Listeners, known through the connections that they accept.
+
+use hashbrown::HashMap;
+
+use crate::status::Listener;
+
+/// Rows at most; what comes beyond is added to a row without namespace and port, so that sums stay exact.
+const LIMIT: usize = 4096;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Row {
+    opened: u64,
+    open: u64,
+}
+
+/// Accepted connections by namespace and local port.
+#[derive(Debug, Default)]
+pub(super) struct Listeners(HashMap<(u32, u16), Row>);
+
+impl Listeners {
+    fn row(&mut self, netns: u32, port: u16) -> &mut Row {
+        let full = self.0.len() >= LIMIT && !self.0.contains_key(&(netns, port));
+        self.0.entry(if full { (0, 0) } else { (netns, port) }).or_default()
+    }
+
+    /// A listener opened or a connection of it was accepted.
+    pub(super) fn opened(&mut self, netns: u32, port: u16, connections: u64) {
+        let row = self.row(netns, port);
+        row.opened += connections;
+        row.open += connections;
+    }
+
+    /// An accepted connection left the ledger.
+    pub(super) fn ended(&mut self, netns: u32, port: u16) {
+        let row = self.row(netns, port);
+        row.open = row.open.saturating_sub(1);
+    }
+
+    /// The busiest ones.
+    pub(super) fn top(&self, most: usize) -> Vec<Listener> {
+        let mut rows: Vec<Listener> = self
+            .0
+            .iter()
+            .map(|(&(netns, port), row)| Listener { netns, port, opened: row.opened, open: row.open })
+            .collect();
+        rows.sort_unstable_by_key(|row| (u64::MAX - row.opened, row.netns, row.port));
+        rows.truncate(most);
+        rows
+    }
+}

@@ -1,0 +1,356 @@
+//! Loads and attaches the programs, and holds what belongs to them: maps, links, verdicts.
+
+use std::fmt::Write as _;
+use std::net::Ipv6Addr;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf};
+use aya::programs::tp_btf::BtfTracePointLink;
+use aya::programs::{BtfTracePoint, ProgramError};
+use aya::util::nr_cpus;
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use aya_log::EbpfLogger;
+use synfin_common::knobs::filter;
+use synfin_common::tally::{TallyKey, tallied};
+use zerocopy::{FromZeros as _, IntoBytes as _};
+
+use crate::btf::{BtfError, Types, VMLINUX};
+use crate::health::{Cost, Probe, Verdict};
+use crate::probes::{PROBES, ProbeSpec};
+
+/// The programs, as build.rs left them. Empty in a build that skipped them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/synfin-ebpf"));
+
+/// Lines of a verifier's log that a message shows: the reason stands at the end.
+const VERIFIER_LINES: usize = 12;
+
+/// Why nothing could be loaded. A single program that the kernel refuses is a [`Verdict`], not an error.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A build for lint, without programs.
+    #[error("this binary was built without its eBPF programs (AYA_BUILD_SKIP); build it with `cargo xtask build`")]
+    NoObject,
+    /// The kernel's types are not known.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    /// Maps or globals.
+    #[error("cannot set up the eBPF maps: {0}; synfin needs CAP_BPF and CAP_PERFMON, and a kernel with BPF ring buffers (5.8 or later)")]
+    Object(#[from] EbpfError),
+    /// A map is not what the agent expects.
+    #[error("eBPF map {name}: {source}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// What the kernel said.
+        source: MapError,
+    },
+    /// A filter has more entries than its map.
+    #[error("too many entries in filter {name}: {len}, at most {limit}")]
+    Filter {
+        /// Its name in the configuration.
+        name: &'static str,
+        /// Entries given.
+        len: usize,
+        /// Entries possible.
+        limit: usize,
+    },
+}
+
+/// A network of peers: v4-mapped address and prefix length up to 128.
+pub type Network = (Ipv6Addr, u8);
+
+/// What to leave out in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only these namespaces (inode numbers). None for all; an empty list is one that has vanished.
+    pub netns: Option<Vec<u32>>,
+    /// Only these ports, local or peer.
+    pub ports: Vec<u16>,
+    /// Only peers in these networks.
+    pub peers: Vec<Network>,
+    /// No peers in these networks.
+    pub excluded_peers: Vec<Network>,
+    /// No connections to a loopback address.
+    pub exclude_loopback: bool,
+}
+
+/// Entries that each filter map holds (`agent-ebpf/src/maps.rs`).
+const FILTER_ENTRIES: usize = 1024;
+
+impl Filter {
+    fn bits(&self) -> u32 {
+        let bit = |on: bool, bit: u32| if on { bit } else { 0 };
+        bit(self.netns.is_some(), filter::NETNS)
+            | bit(!self.ports.is_empty(), filter::PORTS)
+            | bit(!self.peers.is_empty(), filter::PEERS)
+            | bit(!self.excluded_peers.is_empty(), filter::EXCLUDED)
+            | bit(self.exclude_loopback, filter::NO_LOOPBACK)
+    }
+
+    fn check(&self) -> Result<(), LoadError> {
+        let lens = [
+            ("netns", self.netns.as_ref().map_or(0, Vec::len)),
+            ("ports", self.ports.len()),
+            ("peers", self.peers.len()),
+            ("exclude_peers", self.excluded_peers.len()),
+        ];
+        match lens.into_iter().find(|(_, len)| *len > FILTER_ENTRIES) {
+            Some((name, len)) => Err(LoadError::Filter { name, len, limit: FILTER_ENTRIES }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The programs in the kernel. Dropping it detaches them.
+pub struct Kernel {
+    ebpf: Ebpf,
+    links: Vec<BtfTracePointLink>,
+    probes: Vec<Probe>,
+    reset_reasons: Arc<[String]>,
+    filter_netns: HashMap<MapData, u32, u32>,
+    netns: Vec<u32>,
+    lost: PerCpuArray<MapData, u64>,
+    tally: PerCpuHashMap<MapData, [u8; size_of::<TallyKey>()], u64>,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernel").field("probes", &self.probes).finish_non_exhaustive()
+    }
+}
+
+/// Loads the object and attaches every probe that the kernel takes. `btf` is the kernel's BTF file, `ring_size` a power of
+/// two of at least a page.
+pub fn load(btf: Option<&Path>, ring_size: u32, filter: &Filter) -> Result<(Kernel, RingBuf<MapData>), LoadError> {
+    filter.check()?;
+    let path = btf.unwrap_or(Path::new(VMLINUX));
+    let types = Types::from_file(path)?;
+    let offsets = types.offsets()?;
+    let mut knobs = types.knobs();
+    knobs.filters = filter.bits();
+    let reset_reasons = types.enum_names("sk_rst_reason", "SK_RST_REASON_").into();
+    let missing: Vec<bool> = PROBES.iter().map(|spec| types.tracepoint_arguments(spec.tracepoint).is_none()).collect();
+    drop(types);
+
+    if OBJECT.is_empty() {
+        return Err(LoadError::NoObject);
+    }
+    let btf = Btf::parse_file(path, aya::Endianness::default()).map_err(EbpfError::from)?;
+    let mut ebpf = EbpfLoader::new()
+        .btf(Some(&btf))
+        .override_global("OFFSETS", offsets.as_bytes(), true)
+        .override_global("KNOBS", knobs.as_bytes(), true)
+        .map_max_entries("EVENTS", ring_size)
+        .load(OBJECT)?;
+
+    let mut kernel_netns = map::<HashMap<MapData, u32, u32>>(&mut ebpf, "FILTER_NETNS")?;
+    for netns in filter.netns.iter().flatten() {
+        kernel_netns.insert(netns, 1, 0).map_err(|source| LoadError::Map { name: "FILTER_NETNS", source })?;
+    }
+    let mut ports = map::<HashMap<MapData, u16, u32>>(&mut ebpf, "FILTER_PORTS")?;
+    for port in &filter.ports {
+        ports.insert(port, 1, 0).map_err(|source| LoadError::Map { name: "FILTER_PORTS", source })?;
+    }
+    let peers = networks(&mut ebpf, "FILTER_PEERS", &filter.peers)?;
+    let excluded = networks(&mut ebpf, "FILTER_EXCLUDED", &filter.excluded_peers)?;
+
+    let mut tally: PerCpuHashMap<MapData, _, u64> = map(&mut ebpf, "TALLY")?;
+    make_overflow_rows(&mut tally).map_err(|source| LoadError::Map { name: "TALLY", source })?;
+    let lost = map(&mut ebpf, "LOST")?;
+    let events = map(&mut ebpf, "EVENTS")?;
+    // Its absence takes nothing from the data.
+    let logger = EbpfLogger::init(&mut ebpf)
+        .inspect_err(|error| tracing::warn!(%error, "log messages of the eBPF programs will not be shown"))
+        .ok();
+
+    let mut kernel = Kernel {
+        ebpf,
+        links: Vec::new(),
+        probes: Vec::new(),
+        reset_reasons,
+        filter_netns: kernel_netns,
+        netns: filter.netns.clone().unwrap_or_default(),
+        lost,
+        tally,
+        logger,
+    };
+    for (spec, missing) in PROBES.iter().zip(missing) {
+        let verdict = if missing {
+            Verdict::Unsupported { why: format!("this kernel has no tracepoint {}", spec.tracepoint) }
+        } else {
+            match kernel.attach(spec, &btf) {
+                Ok(()) => Verdict::Active { rung: "tp_btf" },
+                Err(error) => Verdict::Broken { error: explain(spec.name, &error) },
+            }
+        };
+        let ProbeSpec { name, tracepoint, required, kind: _ } = *spec;
+        kernel.probes.push(Probe { name, tracepoint, required, verdict, cost: None });
+    }
+    // Programs hold their maps from load on; until then these must stay open.
+    drop((ports, peers, excluded));
+    Ok((kernel, events))
+}
+
+/// Loads and attaches one program alone, e.g. [`crate::probes::YARDSTICK`] for a bench. It stays until the value is dropped.
+pub fn load_alone(spec: &ProbeSpec) -> anyhow::Result<Ebpf> {
+    use anyhow::Context as _;
+
+    let btf = Btf::from_sys_fs().context("reading the kernel's BTF")?;
+    let mut ebpf = EbpfLoader::new().btf(Some(&btf)).load(OBJECT).context("loading the eBPF object")?;
+    let program: &mut BtfTracePoint =
+        ebpf.program_mut(spec.name).with_context(|| format!("no program {}", spec.name))?.try_into()?;
+    program.load(spec.tracepoint, &btf).with_context(|| format!("loading {}", spec.name))?;
+    program.attach().with_context(|| format!("attaching {}", spec.name))?;
+    Ok(ebpf)
+}
+
+fn map<T: TryFrom<aya::maps::Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError> {
+    let found = ebpf.take_map(name).ok_or_else(|| EbpfError::from(MapError::InvalidName { name: name.to_owned() }))?;
+    T::try_from(found).map_err(|source| LoadError::Map { name, source })
+}
+
+fn networks(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    networks: &[Network],
+) -> Result<LpmTrie<MapData, [u8; 16], u32>, LoadError> {
+    let mut trie = map::<LpmTrie<MapData, [u8; 16], u32>>(ebpf, name)?;
+    for (address, prefix) in networks {
+        let key = Key::new(u32::from(*prefix), address.octets());
+        trie.insert(&key, 1, 0).map_err(|source| LoadError::Map { name, source })?;
+    }
+    Ok(trie)
+}
+
+/// The rows that take what finds no room: they must be there before the map is full.
+fn make_overflow_rows(
+    tally: &mut PerCpuHashMap<MapData, [u8; size_of::<TallyKey>()], u64>,
+) -> Result<(), MapError> {
+    let cpus = nr_cpus().map_err(|(_, io_error)| io_error).unwrap_or(1);
+    for what in [tallied::SYNACK_RETRANSMIT, tallied::RESET_WITHOUT_SOCKET] {
+        let mut key = TallyKey::new_zeroed();
+        key.what = what;
+        let zeros = PerCpuValues::try_from(vec![0_u64; cpus]).map_err(|source| MapError::IoError(source))?;
+        let key: [u8; size_of::<TallyKey>()] = zerocopy::transmute!(key);
+        tally.insert(key, zeros, 0)?;
+    }
+    Ok(())
+}
+
+/// What the kernel said about a program, with the end of the verifier's log where there is one.
+fn explain(name: &str, error: &ProgramError) -> String {
+    let ProgramError::LoadError { io_error, verifier_log } = error else { return error.to_string() };
+    let mut text = format!("the kernel refused program {name}: {io_error}");
+    let log = verifier_log.to_string();
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    for line in &lines[lines.len().saturating_sub(VERIFIER_LINES)..] {
+        let _: std::fmt::Result = write!(text, "\n    {line}");
+    }
+    text
+}
+
+impl Kernel {
+    fn attach(&mut self, spec: &ProbeSpec, btf: &Btf) -> Result<(), ProgramError> {
+        let program: &mut BtfTracePoint = match self.ebpf.program_mut(spec.name) {
+            Some(program) => program.try_into()?,
+            None => return Err(ProgramError::NotLoaded),
+        };
+        program.load(spec.tracepoint, btf)?;
+        let link = program.attach()?;
+        let link = program.take_link(link)?;
+        self.links.push(link);
+        Ok(())
+    }
+
+    /// Verdicts with the costs so far.
+    pub fn probes(&self) -> Vec<Probe> {
+        self.probes.iter().map(|probe| Probe { cost: self.cost(probe.name), ..probe.clone() }).collect()
+    }
+
+    /// Kernel names of reset reasons by number.
+    pub fn reset_reasons(&self) -> Arc<[String]> {
+        Arc::clone(&self.reset_reasons)
+    }
+
+    /// A slot of LOST, all CPUs together.
+    pub fn lost(&self, slot: u32) -> u64 {
+        self.lost.get(&slot, 0).map_or(0, |values| values.iter().sum())
+    }
+
+    /// Every row of TALLY, all CPUs together.
+    pub fn tallies(&self) -> impl Iterator<Item = (TallyKey, u64)> + '_ {
+        // A row that cannot be read now is read the next time: rows only grow.
+        self.tally.iter().filter_map(Result::ok).map(|(key, values)| {
+            let key: TallyKey = zerocopy::transmute!(key);
+            (key, values.iter().sum())
+        })
+    }
+
+    /// Replaces the namespaces of the filter: for names that now mean another namespace.
+    pub fn set_netns(&mut self, netns: Vec<u32>) -> Result<(), MapError> {
+        for old in self.netns.iter().filter(|old| !netns.contains(old)) {
+            self.filter_netns.remove(old)?;
+        }
+        for new in netns.iter().filter(|new| !self.netns.contains(new)) {
+            self.filter_netns.insert(new, 1, 0)?;
+        }
+        self.netns = netns;
+        Ok(())
+    }
+
+    /// Passes on what the programs logged.
+    pub fn flush_log(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+
+    /// Detaches every program and waits until none of them runs any more: what they wrote is then all there is.
+    pub fn detach(&mut self) {
+        self.links.clear();
+        // The kernel frees a tracepoint's link after an RCU grace period; a program that was running is long done.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    /// What the kernel tells of a program, out of its file descriptor's fdinfo (`bpf_prog_show_fdinfo`).
+    fn cost(&self, name: &str) -> Option<Cost> {
+        let fd = self.ebpf.program(name)?.fd().ok()?.as_fd().as_raw_fd();
+        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+        Some(parse_cost(&text))
+    }
+}
+
+fn parse_cost(fdinfo: &str) -> Cost {
+    let field = |name: &str| {
+        fdinfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok()).unwrap_or(0)
+    };
+    Cost {
+        runs: field("run_cnt"),
+        time: Duration::from_nanos(field("run_time_ns")),
+        recursion_misses: field("recursion_misses"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cost_is_read_from_fdinfo() {
+        let text = "pos:\t0\nprog_type:\t26\nrun_time_ns:\t1500\nrun_cnt:\t3\nrecursion_misses:\t2\nverified_insns:\t9\n";
+        assert_eq!(parse_cost(text), Cost { runs: 3, time: Duration::from_nanos(1500), recursion_misses: 2 });
+        assert_eq!(parse_cost(""), Cost::default());
+    }
+
+    #[test]
+    fn a_filter_that_is_too_long_names_itself() {
+        let filter = Filter { ports: (0..2000).collect(), ..Filter::default() };
+        let Err(error) = filter.check() else { panic!("2000 ports do not fit") };
+        assert_eq!(error.to_string(), "too many entries in filter ports: 2000, at most 1024");
+    }
+}

@@ -1,0 +1,267 @@
+//! The engine: kernel, drain, ledger and tally of one run, moved on by whoever owns the thread.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aya::maps::{MapData, RingBuf};
+
+use super::usage;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::event::{Event, EventKind};
+use crate::health::{Health, Probe, roll_up};
+use crate::ledger::{Applied, Ended, Ledger};
+use crate::loader::{self, Filter, Kernel};
+use crate::loss;
+use crate::netns::NetnsSpec;
+use crate::ring::{Drain, Pass};
+use crate::status::{Loss, Status};
+use crate::tally::{Tallied, Tally, What};
+
+/// Records of one pass: about 15 ms of work, so that ticks and stops are never late.
+const BUDGET: u64 = 32_768;
+
+/// Time between two ticks.
+const TICK_NS: u64 = 1_000_000_000;
+
+/// Ticks between two walks of the ledger's embryos.
+const EMBRYO_TICKS: u64 = 30;
+
+/// Whoever looks on: the exporters of `run`, the printer of `watch`.
+pub(super) trait Observer {
+    /// An event, after the ledger has taken it in.
+    fn event(&mut self, event: &Event, applied: &Applied<'_>);
+    /// Connections that ended since the last call.
+    fn ended(&mut self, ended: &[Ended]);
+    /// Once a second: what the kernel has summed up, what was lost since, how things stand, and by how many
+    /// nanoseconds the wall clock has jumped.
+    fn tick(&mut self, tick: &Tick<'_>);
+}
+
+/// What has come together in a second.
+#[derive(Debug)]
+pub(super) struct Tick<'a> {
+    pub(super) tallied: &'a [Tallied],
+    pub(super) losses: &'a [Loss],
+    pub(super) jump_ns: Option<i64>,
+    pub(super) status: &'a Status,
+}
+
+/// Everything between the kernel and the observers.
+#[derive(Debug)]
+pub(super) struct Engine {
+    kernel: Kernel,
+    drain: Drain<RingBuf<MapData>>,
+    ledger: Ledger,
+    tally: Tally,
+    clock: Arc<Clock>,
+    netns: Vec<NetnsSpec>,
+    missing_namespaces: u64,
+    started_ns: u64,
+    next_tick_ns: u64,
+    ticks: u64,
+    newest_ns: u64,
+    last: Pass,
+    lag: Duration,
+    losses: Vec<Loss>,
+    ended: Vec<Ended>,
+}
+
+impl Engine {
+    /// Loads and attaches. Fails when the kernel refuses a probe that is required.
+    pub(super) fn start(config: &Config, clock: Arc<Clock>) -> anyhow::Result<Self> {
+        let filter = filter(config)?;
+        let (kernel, ring) = loader::load(btf(), config.ring.size, &filter).context("cannot load the eBPF programs")?;
+        require(&kernel.probes())?;
+        let now = clock.monotonic_ns();
+        Ok(Self {
+            kernel,
+            drain: Drain::new(ring, u64::from(config.ring.size)),
+            ledger: Ledger::new(config.ledger.max_connections),
+            tally: Tally::default(),
+            clock,
+            netns: config.filter.netns.clone(),
+            missing_namespaces: 0,
+            started_ns: now,
+            next_tick_ns: now + TICK_NS,
+            ticks: 0,
+            newest_ns: 0,
+            last: Pass::default(),
+            lag: Duration::ZERO,
+            losses: Vec::new(),
+            ended: Vec::new(),
+        })
+    }
+
+    pub(super) fn probes(&self) -> Vec<Probe> {
+        self.kernel.probes()
+    }
+
+    pub(super) fn reset_reasons(&self) -> Arc<[String]> {
+        self.kernel.reset_reasons()
+    }
+
+    /// Reads what is in the ring, up to a budget, and ticks when a second has passed. Answers whether there is more to
+    /// read right now.
+    pub(super) fn step(&mut self, observer: &mut dyn Observer) -> bool {
+        let now = self.clock.monotonic_ns();
+        let Self { drain, ledger, .. } = self;
+        let pass = drain.pass(BUDGET, |event| {
+            let applied = ledger.apply(event);
+            observer.event(event, &applied);
+        });
+        self.newest_ns = self.newest_ns.max(pass.newest_ns.unwrap_or(0));
+        self.lag = pass.oldest_ns.map_or(Duration::ZERO, |oldest| Duration::from_nanos(now.saturating_sub(oldest)));
+        self.last = pass;
+        // Events are complete up to the start of a pass that emptied the ring; else up to the newest one read.
+        self.ledger.tick(if pass.emptied { now } else { self.newest_ns });
+        self.hand_over(observer);
+        if now >= self.next_tick_ns {
+            self.next_tick_ns = now + TICK_NS;
+            self.tick(now, observer);
+        }
+        !pass.emptied
+    }
+
+    /// Detaches the programs, reads what they have left, and ends what has been closed. The last status says it all.
+    pub(super) fn finish(mut self, observer: &mut dyn Observer) -> Status {
+        self.kernel.detach();
+        while self.step(observer) {}
+        self.ledger.settle();
+        self.hand_over(observer);
+        self.tick(self.clock.monotonic_ns(), observer)
+    }
+
+    fn hand_over(&mut self, observer: &mut dyn Observer) {
+        self.ledger.take_ended(&mut self.ended);
+        if !self.ended.is_empty() {
+            observer.ended(&self.ended);
+            self.ended.clear();
+        }
+    }
+
+    fn tick(&mut self, now: u64, observer: &mut dyn Observer) -> Status {
+        self.ticks += 1;
+        self.kernel.flush_log();
+        if self.ticks.is_multiple_of(EMBRYO_TICKS) {
+            self.ledger.expire_embryos(now);
+        }
+        let tallied = self.tally.differences(self.kernel.tallies());
+        self.count(&tallied);
+        let jump_ns = self.clock.tick();
+        self.follow_namespaces();
+        let probes = self.kernel.probes();
+        let losses = loss::gather(|slot| self.kernel.lost(slot), &probes, self.drain.rejected());
+        let grown = loss::growth(&self.losses, &losses);
+        self.losses.clone_from(&losses);
+        let status = self.status(now, probes, losses);
+        observer.tick(&Tick { tallied: &tallied, losses: &grown, jump_ns, status: &status });
+        status
+    }
+
+    fn count(&mut self, tallied: &[Tallied]) {
+        let totals = self.ledger.totals_mut();
+        for row in tallied {
+            match row.what {
+                What::SynAckRetransmit { .. } => totals.retransmits_syn_ack += row.count,
+                What::ResetWithoutSocket { reason } => {
+                    *totals.resets_without_socket.entry(reason).or_default() += row.count;
+                }
+            }
+        }
+    }
+
+    /// A name may come to mean another namespace, or none: the filter follows it, and says so once.
+    fn follow_namespaces(&mut self) {
+        if self.netns.is_empty() {
+            return;
+        }
+        let mut inodes = Vec::new();
+        let mut missing = 0;
+        for spec in &self.netns {
+            match spec.resolve() {
+                Ok(inode) => inodes.push(inode),
+                Err(_) => missing += 1,
+            }
+        }
+        if missing != self.missing_namespaces {
+            if missing > self.missing_namespaces {
+                tracing::warn!(missing, "a network namespace of the filter is gone; its connections end unseen");
+            } else {
+                tracing::info!(missing, "a network namespace of the filter is back");
+            }
+            self.missing_namespaces = missing;
+        }
+        // An inode number that is gone stays out of the filter, because the kernel may give it to another namespace.
+        if let Err(error) = self.kernel.set_netns(inodes) {
+            tracing::warn!(%error, "the filter of network namespaces could not be changed");
+        }
+    }
+
+    fn status(&self, now: u64, probes: Vec<Probe>, losses: Vec<Loss>) -> Status {
+        let usage = usage::read();
+        let mut events = [0; EventKind::ALL.len()];
+        events.copy_from_slice(self.drain.seen());
+        Status {
+            time_ns: now,
+            uptime: Duration::from_nanos(now.saturating_sub(self.started_ns)),
+            totals: self.ledger.totals().clone(),
+            tracked: *self.ledger.tracked(),
+            ledger_limit: self.ledger.limit(),
+            listeners: self.ledger.listeners(),
+            events,
+            losses,
+            probes,
+            ring_fill: (self.last.bytes, self.drain.size()),
+            lag: self.lag,
+            cpu: usage.process_cpu,
+            drain_cpu: usage.thread_cpu,
+            memory: usage.memory,
+            clock_jumps: self.clock.jumps(),
+            missing_namespaces: self.missing_namespaces,
+            reset_reasons: self.kernel.reset_reasons(),
+        }
+    }
+}
+
+/// The filter of the configuration with namespaces as inode numbers.
+fn filter(config: &Config) -> anyhow::Result<Filter> {
+    let filter = &config.filter;
+    let network = |cidr: &crate::config::Cidr| cidr.network();
+    Ok(Filter {
+        netns: if filter.netns.is_empty() { None } else { Some(filter.resolve_netns()?) },
+        ports: filter.ports.clone(),
+        peers: filter.peers.iter().map(network).collect(),
+        excluded_peers: filter.exclude_peers.iter().map(network).collect(),
+        exclude_loopback: filter.exclude_loopback,
+    })
+}
+
+/// Where the kernel's BTF lies; None for the usual place.
+const fn btf() -> Option<&'static Path> {
+    None
+}
+
+fn require(probes: &[Probe]) -> anyhow::Result<()> {
+    for probe in probes.iter().filter(|probe| !probe.verdict.is_active()) {
+        if probe.required {
+            tracing::error!(probe = probe.name, tracepoint = probe.tracepoint, "{}", probe.verdict);
+        } else {
+            tracing::warn!(probe = probe.name, tracepoint = probe.tracepoint, "{}", probe.verdict);
+        }
+    }
+    anyhow::ensure!(
+        roll_up(probes) != Health::Failed,
+        "a required probe is not active; `synfin doctor` says what this kernel lacks"
+    );
+    Ok(())
+}
+
+/// Loads and attaches every probe, and lets go of it again: for `synfin doctor`.
+pub(super) fn probe_verdicts() -> anyhow::Result<Vec<Probe>> {
+    // One page: nobody reads it.
+    let (kernel, _ring) = loader::load(btf(), 4096, &Filter { netns: Some(Vec::new()), ..Filter::default() })?;
+    Ok(kernel.probes())
+}

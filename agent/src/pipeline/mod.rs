@@ -1,0 +1,25 @@
+//! Where everything is wired: the one module that knows all others.
+
+mod engine;
+mod run;
+mod stop;
+mod usage;
+mod watch;
+
+use crate::config::{Config, RunOptions, WatchOptions};
+use crate::health::Probe;
+
+/// `synfin run`: the service, until a signal or the end of its time.
+pub fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
+    run::run(config, options)
+}
+
+/// `synfin watch`: the stream of events on stdout, until a signal, the end of its time or of its lines.
+pub fn watch(config: &Config, options: &WatchOptions) -> anyhow::Result<()> {
+    watch::watch(config, options)
+}
+
+/// Loads and attaches every probe and lets go of it again, for `synfin doctor`.
+pub fn probe_verdicts() -> anyhow::Result<Vec<Probe>> {
+    engine::probe_verdicts()
+}

@@ -1,0 +1,152 @@
+//! `synfin run`: the service. One thread drains the ring and keeps the ledger; the main thread shows the summary.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use crossterm::{cursor, execute, terminal};
+
+use super::engine::{Engine, Observer, Tick};
+use super::stop::Stop;
+use crate::clock::Clock;
+use crate::config::{Config, RunOptions};
+use crate::event::Event;
+use crate::export::otlp::Otlp;
+use crate::ledger::{Applied, Ended};
+use crate::status::{Board, Status};
+use crate::view::summary;
+
+/// How long the main thread sleeps between two looks at the clock and the stop flag.
+const WATCHFULNESS: Duration = Duration::from_millis(50);
+
+/// Runs until it is time to stop, then sends what still waits.
+pub(super) fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
+    let stop = Stop::new(options.duration)?;
+    let clock = Arc::new(Clock::default());
+    let board = Arc::new(Board::default());
+    let engine = Engine::start(config, Arc::clone(&clock))?;
+    // A first status before anybody asks: exporters must not tell of an agent without probes.
+    board.publish(Status { probes: engine.probes(), reset_reasons: engine.reset_reasons(), ..Status::default() });
+    let otlp = if config.otlp.is_enabled() {
+        Some(Otlp::start(&config.otlp.settings(), Arc::clone(&board), Arc::clone(&clock))?)
+    } else {
+        None
+    };
+    tracing::info!(otlp = otlp.is_some(), "attached");
+    let poll = config.ring.poll;
+    let exporter = Exporter { otlp, board: Arc::clone(&board) };
+    let drain_stop = stop.clone();
+    let drain = thread::Builder::new()
+        .name("synfin-drain".to_owned())
+        .spawn(move || drain(engine, exporter, poll, &drain_stop))
+        .context("cannot start the drain thread")?;
+    if options.summary && io::stdout().is_terminal() {
+        // A terminal that went away stops the picture, not the service.
+        if let Err(error) = show(&board, config.summary.interval, &stop, &drain) {
+            tracing::warn!(%error, "the summary cannot be shown any more");
+        }
+    }
+    let (exporter, last) = drain.join().map_err(|_panic| anyhow::anyhow!("the drain thread has panicked"))?;
+    report(&last);
+    if let Some(otlp) = exporter.otlp {
+        let report = otlp.shutdown();
+        tracing::info!(?report, "export ended");
+    }
+    Ok(())
+}
+
+fn drain(mut engine: Engine, mut exporter: Exporter, poll: Duration, stop: &Stop) -> (Exporter, Status) {
+    while !stop.is_set() {
+        if !engine.step(&mut exporter) {
+            stop.pause(poll);
+        }
+    }
+    let last = engine.finish(&mut exporter);
+    (exporter, last)
+}
+
+/// What the drain thread tells the rest of the agent.
+struct Exporter {
+    otlp: Option<Otlp>,
+    board: Arc<Board>,
+}
+
+impl Observer for Exporter {
+    fn event(&mut self, _event: &Event, _applied: &Applied<'_>) {}
+
+    fn ended(&mut self, ended: &[Ended]) {
+        if let Some(otlp) = &self.otlp {
+            otlp.ended(ended.iter().map(|ended| (&ended.connection, ended.end)));
+        }
+    }
+
+    fn tick(&mut self, tick: &Tick<'_>) {
+        if let Some(jump_ns) = tick.jump_ns {
+            tracing::warn!(seconds = jump_ns as f64 / 1e9, "the wall clock jumped");
+        }
+        for loss in tick.losses {
+            let kind = loss.kind.map_or("record", |kind| kind.name());
+            tracing::error!(count = loss.count, kind, reason = loss.reason.name(), "events were lost");
+        }
+        self.board.publish(tick.status.clone());
+    }
+}
+
+/// Repaints the summary until it is time to stop or the drain thread is gone.
+fn show<T>(board: &Board, interval: Duration, stop: &Stop, drain: &thread::JoinHandle<T>) -> io::Result<()> {
+    let mut out = io::stdout();
+    execute!(out, terminal::EnterAlternateScreen, cursor::Hide)?;
+    let painted = paint(&mut out, board, interval, stop, drain);
+    execute!(out, cursor::Show, terminal::LeaveAlternateScreen)?;
+    painted
+}
+
+fn paint<T>(
+    out: &mut io::Stdout,
+    board: &Board,
+    interval: Duration,
+    stop: &Stop,
+    drain: &thread::JoinHandle<T>,
+) -> io::Result<()> {
+    let mut before = board.latest();
+    let mut due = Instant::now() + interval;
+    while !stop.is_set() && !drain.is_finished() {
+        stop.pause(WATCHFULNESS);
+        if Instant::now() < due {
+            continue;
+        }
+        due += interval;
+        let now = board.latest();
+        if now.time_ns == before.time_ns {
+            continue;
+        }
+        let (width, height) = terminal::size().unwrap_or((80, 24));
+        let text = summary::render(&before, &now, width.into(), height.into());
+        execute!(out, cursor::MoveTo(0, 0), terminal::Clear(terminal::ClearType::All))?;
+        for (row, line) in text.lines().enumerate() {
+            execute!(out, cursor::MoveTo(0, row as u16))?;
+            out.write_all(line.as_bytes())?;
+        }
+        out.flush()?;
+        before = now;
+    }
+    Ok(())
+}
+
+/// The account at the end.
+fn report(last: &Status) {
+    let seen: u64 = last.events.iter().sum();
+    let totals = &last.totals;
+    tracing::info!(
+        events = seen,
+        lost = last.lost(),
+        transitions = totals.transitions_sum(),
+        opened_client = totals.opened[0],
+        opened_server = totals.opened[1],
+        folded = totals.folded,
+        missed_closes = totals.missed_closes,
+        "ended"
+    );
+}
