@@ -3,7 +3,11 @@
 //! The modules in the order of the flow (docs/ARCHITECTURE.md): a module knows the types of those on its left and
 //! nothing of those on its right; only `pipeline` knows them all.
 
-pub mod health;
+pub mod config;
 pub mod event;
+pub mod exit;
+pub mod health;
 pub mod ledger;
+pub mod netns;
+pub mod privileges;
 pub mod status;
