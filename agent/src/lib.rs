@@ -8,6 +8,7 @@ pub mod event;
 pub mod exit;
 pub mod health;
 pub mod ledger;
+pub mod logging;
 pub mod netns;
 pub mod privileges;
 pub mod status;
