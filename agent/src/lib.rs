@@ -3,6 +3,7 @@
 //! The modules in the order of the flow (docs/ARCHITECTURE.md): a module knows the types of those on its left and
 //! nothing of those on its right; only `pipeline` knows them all.
 
+pub mod cli;
 pub mod config;
 pub mod event;
 pub mod exit;
