@@ -12,5 +12,6 @@ pub mod health;
 pub mod ledger;
 pub mod logging;
 pub mod netns;
+pub mod pipeline;
 pub mod privileges;
 pub mod status;
