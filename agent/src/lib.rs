@@ -4,13 +4,24 @@
 //! nothing of those on its right; only `pipeline` knows them all.
 
 pub mod btf;
+pub mod cli;
+pub mod clock;
+pub mod config;
 pub mod decode;
+pub mod doctor;
 pub mod event;
+pub mod exit;
+pub mod export;
 pub mod health;
 pub mod ledger;
 pub mod loader;
+pub mod logging;
 pub mod loss;
+pub mod netns;
+pub mod pipeline;
+pub mod privileges;
 pub mod probes;
 pub mod ring;
 pub mod status;
 pub mod tally;
+pub mod view;

@@ -1,3 +1,54 @@
-//! The binary.
+//! The binary: command line, configuration, log, then the command. Everything else is in the library.
 
-fn main() {}
+use std::env;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use synfin::cli::{self, Cli, Command};
+use synfin::config::Config;
+use synfin::exit::Exit;
+use synfin::logging::{self, LogFormat};
+use synfin::privileges::Privileges;
+use synfin::{doctor, pipeline};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let format = cli.global.log_format;
+    let exit = execute(cli).unwrap_or_else(|error| {
+        let exit = Exit::of(&error);
+        match format {
+            _ if exit == Exit::Done => {}
+            LogFormat::Json => tracing::error!("{error:#}"),
+            // For people, and several lines long for a configuration. A closed stderr is no reason to fail otherwise.
+            LogFormat::Text => drop(writeln!(io::stderr(), "synfin: {error:#}")),
+        }
+        exit
+    });
+    exit.into()
+}
+
+fn execute(Cli { global, command }: Cli) -> anyhow::Result<Exit> {
+    logging::init(&global.log(&variable))?;
+    let config = |flags| global.config(flags, &variable);
+    let out = &mut io::stdout(); // not locked: views write from other threads
+    match command {
+        Command::Run(args) if args.print_config => write!(out, "{}", config(args.settings())?.to_yaml())?,
+        Command::Run(args) => pipeline::run(&privileged(config(args.settings())?)?, &args.options())?,
+        Command::Watch(args) => pipeline::watch(&privileged(config(args.settings())?)?, &args.options())?,
+        Command::Doctor(args) => return doctor::run(args.json, jiff::Timestamp::now(), pipeline::probe_verdicts, out),
+        Command::Completions { shell } => cli::completions(shell, out)?,
+        Command::Man { dir } => cli::man(dir.as_deref(), out)?,
+    }
+    out.flush()?;
+    Ok(Exit::Done)
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// After the configuration, because a wrong one is worth telling without privileges too.
+fn privileged(config: Config) -> anyhow::Result<Config> {
+    Ok(Privileges::current().suffice().map(|()| config)?)
+}

@@ -1,0 +1,261 @@
+//! The command line. Knows the configuration as a list of settings; says nothing about what the commands do.
+
+mod generate;
+mod help;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+pub use generate::{completions, man};
+
+use crate::config::{self, Config, ConfigErrors, Loaded, RunOptions, Setting, Sources, WatchOptions, parse_duration};
+use crate::event::State;
+use crate::logging::{LogFormat, LogOptions};
+
+/// Watches every TCP connection of this host, from SYN to FIN.
+///
+/// synfin attaches to the kernel's own tracepoints, follows each connection through its states, and shows or exports
+/// what it saw: transitions, retransmits, resets, how long, who closed first, and why it ended.
+#[derive(Debug, Parser)]
+#[command(name = "synfin", version, max_term_width = 100, after_long_help = help::TOP)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// Configuration file, YAML or TOML by its extension [env: SYNFIN_CONFIG] [default: /etc/synfin/config.yaml if it exists]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// More log lines: -v debug, -vv trace (RUST_LOG refines it)
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Form of the log on stderr
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+impl GlobalArgs {
+    /// The configuration in effect; `env` looks up environment variables. Warnings go to the log.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, at once.
+    pub fn config(&self, flags: Vec<Setting>, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigErrors> {
+        let variable = || env("SYNFIN_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let file = config::choose_file(self.config.clone().or_else(variable));
+        let Loaded { config, warnings, file } = Config::load(&Sources { file, env, flags })?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        tracing::debug!(?file, ?config, "configuration");
+        Ok(config)
+    }
+
+    /// What the log shows; `env` looks up environment variables.
+    pub fn log(&self, env: &dyn Fn(&str) -> Option<String>) -> LogOptions {
+        LogOptions {
+            format: self.log_format,
+            verbosity: self.verbose,
+            directives: env("RUST_LOG"),
+            color: LogOptions::color_wanted(env("NO_COLOR").as_deref()),
+        }
+    }
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service: a live summary on a terminal, OTLP when an endpoint is configured
+    #[command(after_long_help = help::RUN)]
+    Run(RunArgs),
+    /// Print each transition, retransmit and reset as it happens
+    #[command(after_long_help = help::WATCH)]
+    Watch(WatchArgs),
+    /// Check kernel, privileges and each probe, and say what to do about what is missing
+    #[command(after_long_help = help::DOCTOR)]
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell
+    #[command(after_long_help = help::COMPLETIONS)]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    #[command(after_long_help = help::MAN)]
+    Man {
+        /// Write a page for each command into this directory instead
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// What is watched: each flag overrides the field of the same name in the file's section `filter`.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Filters, applied in the kernel")]
+pub struct FilterArgs {
+    /// Only this network namespace: a name of `ip netns`, a path like /proc/PID/ns/net, or an inode number; repeatable
+    #[arg(long, value_name = "NAME|PATH|INODE", value_parser = NonEmptyStringValueParser::new())]
+    pub netns: Vec<String>,
+    /// Only connections with this local or peer port; repeatable, or with commas
+    #[arg(long = "port", value_name = "PORT", value_delimiter = ',')]
+    pub ports: Vec<String>,
+    /// Only peers in this network, e.g. 10.0.0.0/8 or fd00::/8 or a single address; repeatable, or with commas
+    #[arg(long = "peer", value_name = "CIDR", value_delimiter = ',')]
+    pub peers: Vec<String>,
+    /// No connections with loopback peers (127.0.0.0/8, ::1)
+    #[arg(long)]
+    pub exclude_loopback: bool,
+    /// Size of the ring between kernel and agent, a power of two [default: 8MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Tuning")]
+    pub ring_size: Option<String>,
+}
+
+impl FilterArgs {
+    fn settings(&self) -> Vec<Setting> {
+        let mut settings = Vec::new();
+        for (field, flag, values) in [
+            ("filter.netns", "--netns", &self.netns),
+            ("filter.ports", "--port", &self.ports),
+            ("filter.peers", "--peer", &self.peers),
+        ] {
+            if !values.is_empty() {
+                settings.push(Setting::flag_list(field, flag, values));
+            }
+        }
+        if self.exclude_loopback {
+            settings.push(Setting::flag("filter.exclude_loopback", "--exclude-loopback", "true"));
+        }
+        settings.extend(self.ring_size.as_ref().map(|size| Setting::flag("ring.size", "--ring-size", size)));
+        settings
+    }
+}
+
+/// Flags of `synfin run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Where to send metrics, traces and logs, e.g. http://localhost:4317; a signal's own endpoint wins over it
+    #[arg(long, value_name = "URL", help_heading = "OTLP")]
+    pub otlp_endpoint: Option<String>,
+    /// grpc or http/protobuf [default: grpc]
+    #[arg(long, value_name = "PROTOCOL", help_heading = "OTLP")]
+    pub otlp_protocol: Option<String>,
+    /// Share of ended connections that become spans, 0 to 1 [default: 1]
+    #[arg(long, value_name = "RATIO", help_heading = "OTLP")]
+    pub trace_sample_ratio: Option<String>,
+    /// End after this time, e.g. 10s or 5m [default: on SIGINT or SIGTERM]
+    #[arg(long, value_name = "TIME", value_parser = limit)]
+    pub duration: Option<Duration>,
+    /// No live summary, even on a terminal
+    #[arg(long)]
+    pub no_summary: bool,
+    /// Print the configuration in effect as YAML and end; secrets are masked
+    #[arg(long)]
+    pub print_config: bool,
+    // Last, because its heading goes on for what follows.
+    /// What is watched.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+impl RunArgs {
+    /// What overrides the configuration.
+    pub fn settings(&self) -> Vec<Setting> {
+        let mut settings = self.filter.settings();
+        for (field, flag, value) in [
+            ("otlp.endpoint", "--otlp-endpoint", &self.otlp_endpoint),
+            ("otlp.protocol", "--otlp-protocol", &self.otlp_protocol),
+            ("otlp.trace_sample_ratio", "--trace-sample-ratio", &self.trace_sample_ratio),
+        ] {
+            settings.extend(value.as_ref().map(|value| Setting::flag(field, flag, value)));
+        }
+        settings
+    }
+
+    /// What is said beside the configuration.
+    pub fn options(&self) -> RunOptions {
+        RunOptions { summary: !self.no_summary, duration: self.duration }
+    }
+}
+
+/// Flags of `synfin watch`.
+#[derive(Args, Debug)]
+pub struct WatchArgs {
+    /// JSON lines instead of columns (docs/EVENTS.md)
+    #[arg(long)]
+    pub json: bool,
+    /// A line for each ended connection too: duration, who closed first, how it ended
+    #[arg(long)]
+    pub connections: bool,
+    /// Only transitions from or to this state, e.g. established or CLOSE-WAIT; repeatable, or with commas
+    #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = state)]
+    pub states: Vec<State>,
+    /// End after this time, e.g. 10s or 5m [default: on SIGINT or SIGTERM]
+    #[arg(long, value_name = "TIME", value_parser = limit)]
+    pub duration: Option<Duration>,
+    /// End after this number of lines
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    // Last, because its heading goes on for what follows.
+    /// What is watched.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+impl WatchArgs {
+    /// What overrides the configuration.
+    pub fn settings(&self) -> Vec<Setting> {
+        self.filter.settings()
+    }
+
+    /// What is said beside the configuration.
+    pub fn options(&self) -> WatchOptions {
+        WatchOptions {
+            json: self.json,
+            connections: self.connections,
+            states: self.states.clone(),
+            duration: self.duration,
+            count: self.count,
+        }
+    }
+}
+
+/// Flags of `synfin doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// One JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn state(text: &str) -> Result<State, String> {
+    match State::from_name(text.trim()) {
+        Some(State::TimeWait) => Err("no kernel reports a transition to TIME_WAIT: such a socket goes to closed, and \
+             `--connections` tells which ones ended in time_wait"
+            .to_owned()),
+        Some(state) => Ok(state),
+        None => {
+            let names = State::ALL.map(State::name).into_iter().filter(|&name| name != State::TimeWait.name());
+            Err(format!("not a TCP state; known: {}", names.collect::<Vec<_>>().join(", ")))
+        }
+    }
+}
+
+fn limit(text: &str) -> Result<Duration, String> {
+    parse_duration(text).and_then(|time| {
+        if time.is_zero() { Err("nothing happens in no time; leave it out for no limit".to_owned()) } else { Ok(time) }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! Settings into the typed configuration: one line for each field, all errors at once.
+
+use std::time::Duration;
+
+use super::cidr::Cidr;
+use super::exporter;
+use super::fields;
+use super::problem::Problem;
+use super::setting::Setting;
+use super::units::{format_size, parse_size};
+use super::value::{Parsed, boolean, duration, list, number, one};
+use super::{Config, Filter, Ledger, Ring, Summary};
+
+const HOUR: Duration = Duration::from_hours(1);
+
+/// Builds the configuration. Where a setting is wrong, its default stands in until `problems` ends the attempt.
+pub(super) fn build(settings: &[Setting], problems: &mut Vec<Problem>, warnings: &mut Vec<String>) -> Config {
+    let mut read = Reader { settings, problems };
+    let default = Config::default();
+    Config {
+        filter: Filter {
+            netns: read.field("filter.netns", default.filter.netns, |s| list(s, Filter::LIMIT, str::parse)),
+            ports: read.field("filter.ports", default.filter.ports, |s| list(s, Filter::LIMIT, number(1..=u16::MAX))),
+            peers: read.field("filter.peers", default.filter.peers, |s| list(s, Filter::LIMIT, str::parse::<Cidr>)),
+            exclude_peers: read.field("filter.exclude_peers", default.filter.exclude_peers, |s| {
+                list(s, Filter::LIMIT, str::parse::<Cidr>)
+            }),
+            exclude_loopback: read
+                .field("filter.exclude_loopback", default.filter.exclude_loopback, |s| one(s, boolean)),
+        },
+        ring: Ring {
+            size: read.field("ring.size", default.ring.size, |s| one(s, ring_size)),
+            poll: read.field("ring.poll", default.ring.poll, |s| {
+                duration(s, &(Duration::from_millis(1)..=Duration::from_secs(1)))
+            }),
+        },
+        ledger: Ledger {
+            max_connections: read
+                .field("ledger.max_connections", default.ledger.max_connections, |s| one(s, number(16..=16 << 20))),
+        },
+        summary: Summary {
+            interval: read.field("summary.interval", default.summary.interval, |s| {
+                duration(s, &(Duration::from_millis(100)..=HOUR))
+            }),
+        },
+        otlp: exporter::build(&mut read, warnings),
+    }
+}
+
+/// The kernel takes powers of two only; the error says which are near.
+fn ring_size(text: &str) -> Result<u32, String> {
+    let size = parse_size(text)?;
+    let (min, max) = (u64::from(Ring::MIN_SIZE), u64::from(Ring::MAX_SIZE));
+    if !(min..=max).contains(&size) {
+        return Err(format!("out of range; use {} to {}", format_size(min), format_size(max)));
+    }
+    if !size.is_power_of_two() {
+        let above = size.next_power_of_two();
+        return Err(format!("not a power of two; use {} or {}", format_size(above / 2), format_size(above)));
+    }
+    u32::try_from(size).map_err(|_in_range| "out of range".to_owned())
+}
+
+/// Reads fields one by one and keeps what is wrong with them.
+pub(super) struct Reader<'a> {
+    /// Lowest precedence first.
+    settings: &'a [Setting],
+    problems: &'a mut Vec<Problem>,
+}
+
+impl<'a> Reader<'a> {
+    /// The setting in effect for this field.
+    pub(super) fn setting(&self, field: &str) -> Option<&'a Setting> {
+        debug_assert!(fields::find(field).is_some(), "{field} is missing in FIELDS");
+        self.layers(field).last()
+    }
+
+    /// All settings of this field, the one in effect last.
+    pub(super) fn layers(&self, field: &str) -> impl Iterator<Item = &'a Setting> + use<'a> {
+        let field = field.to_owned();
+        self.settings.iter().filter(move |setting| setting.field == field)
+    }
+
+    /// The value of a field, its default where it is not set.
+    pub(super) fn field<T>(&mut self, field: &str, default: T, parse: impl FnOnce(&Setting) -> Parsed<T>) -> T {
+        self.setting(field).and_then(|setting| self.value(setting, parse)).unwrap_or(default)
+    }
+
+    /// The value of a field that has no default.
+    pub(super) fn optional<T>(&mut self, field: &str, parse: impl FnOnce(&Setting) -> Parsed<T>) -> Option<T> {
+        self.setting(field).and_then(|setting| self.value(setting, parse))
+    }
+
+    /// The value of a setting, or None and problems.
+    pub(super) fn value<T>(&mut self, setting: &Setting, parse: impl FnOnce(&Setting) -> Parsed<T>) -> Option<T> {
+        match parse(setting) {
+            Ok(value) => Some(value),
+            Err(faults) => {
+                self.problems.extend(faults.into_iter().map(|fault| Problem {
+                    field: setting.field.to_owned(),
+                    value: Some(fault.value),
+                    origin: Some(setting.origin.clone()),
+                    message: fault.message,
+                }));
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The section `otlp`: general settings and those of each signal, resolved as the OTLP exporter specification says.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use url::Url;
+
+use super::build::Reader;
+use super::otlp::{Compression, Otlp, Protocol, Signal};
+use super::setting::{Origin, Setting};
+use super::value::{Fault, MASK, Parsed, boolean, duration, number, one, table};
+
+/// What one section (`otlp` or `otlp.traces`, …) says of an exporter.
+struct Exporter {
+    enabled: bool,
+    endpoint: Option<Url>,
+    protocol: Option<Protocol>,
+    headers: Option<BTreeMap<String, String>>,
+    timeout: Option<Duration>,
+    compression: Option<Compression>,
+}
+
+impl Exporter {
+    fn read(read: &mut Reader<'_>, section: &str) -> Self {
+        let minutes = Duration::from_millis(1)..=Duration::from_mins(10);
+        Self {
+            enabled: read.field(&format!("{section}.enabled"), true, enabled),
+            endpoint: read.optional(&format!("{section}.endpoint"), endpoint),
+            protocol: read.optional(&format!("{section}.protocol"), |s| one(s, Protocol::from_name)),
+            headers: read.optional(&format!("{section}.headers"), headers),
+            timeout: read.optional(&format!("{section}.timeout"), |s| duration(s, &minutes)),
+            compression: read.optional(&format!("{section}.compression"), |s| one(s, Compression::from_name)),
+        }
+    }
+
+    /// This signal's own settings before the general ones.
+    fn resolve(self, general: &Self, path: &str, warnings: &mut Vec<String>) -> Option<Signal> {
+        if !self.enabled || !general.enabled {
+            return None;
+        }
+        let protocol = self.protocol.or(general.protocol).unwrap_or_default();
+        let mut url = match (self.endpoint, &general.endpoint) {
+            (Some(own), _) => own,
+            (None, Some(general)) => {
+                let mut url = general.clone();
+                if protocol == Protocol::HttpProtobuf {
+                    // Only the general endpoint gets the path: the specification takes a signal's own as it is.
+                    url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
+                }
+                url
+            }
+            (None, None) => return None,
+        };
+        warnings.extend(doubt(&url, protocol));
+        if protocol == Protocol::Grpc {
+            url.set_path("");
+        }
+        let mut endpoint = url.to_string();
+        if protocol == Protocol::Grpc && url.query().is_none() {
+            endpoint.truncate(endpoint.trim_end_matches('/').len());
+        }
+        Some(Signal {
+            endpoint,
+            protocol,
+            headers: self.headers.or_else(|| general.headers.clone()).unwrap_or_default(),
+            timeout: self.timeout.or(general.timeout).unwrap_or(Signal::TIMEOUT),
+            compression: self.compression.or(general.compression).unwrap_or_default(),
+        })
+    }
+}
+
+pub(super) fn build(read: &mut Reader<'_>, warnings: &mut Vec<String>) -> Otlp {
+    let default = Otlp::default();
+    let general = Exporter::read(read, "otlp");
+    let traces = Exporter::read(read, "otlp.traces");
+    let metrics = Exporter::read(read, "otlp.metrics");
+    let logs = Exporter::read(read, "otlp.logs");
+    if !general.enabled && [&general, &traces, &metrics, &logs].iter().any(|exporter| exporter.endpoint.is_some()) {
+        let by = read.setting("otlp.enabled").map(|setting| setting.origin.to_string()).unwrap_or_default();
+        warnings.push(format!("an OTLP endpoint is configured, but OTLP is switched off ({by})"));
+    }
+    let mut resource_attributes = resource_attributes(read);
+    let named = resource_attributes.remove("service.name");
+    let millis = Duration::from_millis;
+    let otlp = Otlp {
+        traces: traces.resolve(&general, "/v1/traces", warnings),
+        metrics: metrics.resolve(&general, "/v1/metrics", warnings),
+        logs: logs.resolve(&general, "/v1/logs", warnings),
+        metrics_interval: read.field("otlp.metrics_interval", default.metrics_interval, |s| {
+            duration(s, &(millis(100)..=Duration::from_hours(1)))
+        }),
+        queue: read.field("otlp.queue", default.queue, |s| one(s, number(1..=4 << 20))),
+        trace_sample_ratio: read.field("otlp.trace_sample_ratio", default.trace_sample_ratio, |s| one(s, ratio)),
+        shutdown_timeout: read.field("otlp.shutdown_timeout", default.shutdown_timeout, |s| {
+            duration(s, &(millis(1)..=Duration::from_mins(10)))
+        }),
+        service_name: read.field("otlp.service_name", named.unwrap_or(default.service_name), |s| one(s, not_empty)),
+        resource_attributes,
+    };
+    // The same doubt about three signals is one doubt.
+    warnings.dedup();
+    otlp
+}
+
+/// The tables of all sources together: a node's attributes from the environment beside a fleet's from the file.
+fn resource_attributes(read: &mut Reader<'_>) -> BTreeMap<String, String> {
+    let mut attributes = BTreeMap::new();
+    for layer in read.layers("otlp.resource_attributes") {
+        attributes.extend(read.value(layer, table).unwrap_or_default());
+    }
+    attributes
+}
+
+fn ratio(text: &str) -> Result<f64, &'static str> {
+    let ratio = text.parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.ok_or("not a ratio; use a number from 0 (no spans) to 1 (all)")
+}
+
+fn not_empty(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() { Err("empty; remove it or give a name") } else { Ok(text.to_owned()) }
+}
+
+/// OpenTelemetry's variables say the same in other words.
+fn enabled(setting: &Setting) -> Parsed<bool> {
+    match setting.origin {
+        Origin::Env("OTEL_SDK_DISABLED") => one(setting, |text| boolean(text).map(|disabled| !disabled)),
+        Origin::Env(name) if name.ends_with("_EXPORTER") => one(setting, |text| match text {
+            "otlp" => Ok(true),
+            "none" => Ok(false),
+            _ => Err("synfin exports by OTLP only; use otlp or none"),
+        }),
+        Origin::Env(_) | Origin::File(_) | Origin::Flag(_) => one(setting, boolean),
+    }
+}
+
+fn endpoint(setting: &Setting) -> Parsed<Url> {
+    const FIX: &str = "write scheme, host and port, e.g. http://localhost:4317";
+    let url = one(setting, |text| match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
+        // `localhost:4317` parses, with the scheme `localhost`.
+        Ok(_) => Err(format!("begins neither with http:// nor with https://; {FIX}")),
+        Err(error) => Err(format!("not a URL ({error}); {FIX}")),
+    })?;
+    if url.username().is_empty() && url.password().is_none() {
+        return Ok(url);
+    }
+    let message = "holds a user or password; use the header `authorization` for it".to_owned();
+    Err(vec![Fault { value: MASK.to_owned(), message }])
+}
+
+fn headers(setting: &Setting) -> Parsed<BTreeMap<String, String>> {
+    let mut faults = Vec::new();
+    let mut headers = BTreeMap::new();
+    for (name, value) in table(setting)? {
+        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        let message = if name.is_empty() || !name.chars().all(token) {
+            Some("not a header's name")
+        } else if name.to_ascii_lowercase().ends_with("-bin") {
+            Some("binary headers (-bin) are not supported")
+        } else if value == MASK {
+            Some("the value was masked by --print-config; put the real one in its place")
+        } else if !value.chars().all(|c| c == ' ' || c.is_ascii_graphic()) {
+            Some("the value holds characters that a header cannot carry; use printable ASCII")
+        } else {
+            None
+        };
+        match message {
+            Some(message) => faults.push(Fault { value: format!("{name}: {MASK}"), message: message.to_owned() }),
+            None => drop(headers.insert(name.to_ascii_lowercase(), value)),
+        }
+    }
+    if faults.is_empty() { Ok(headers) } else { Err(faults) }
+}
+
+/// The mistakes that cost newcomers an evening: everything starts, and nothing arrives.
+fn doubt(url: &Url, protocol: Protocol) -> Option<String> {
+    // Host and port only: a query can hold a key.
+    let host = url.host_str().unwrap_or_default();
+    match (protocol, url.port()) {
+        (Protocol::Grpc, Some(4318)) => {
+            Some(format!("OTLP to {host}:4318 uses grpc, but 4318 is customarily http/protobuf: see otlp.protocol"))
+        }
+        (Protocol::HttpProtobuf, Some(4317)) => {
+            Some(format!("OTLP to {host}:4317 uses http/protobuf, but 4317 is customarily grpc: see otlp.protocol"))
+        }
+        (Protocol::Grpc, _) if !matches!(url.path(), "" | "/") => {
+            Some(format!("OTLP to {host} uses grpc, which ignores the path {}: see otlp.protocol", url.path()))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,89 @@
+//! Collects the settings of all sources, lowest precedence first.
+
+use std::path::{Path, PathBuf};
+
+use super::fields::FIELDS;
+use super::problem::{ConfigErrors, Problem};
+use super::setting::{Origin, Setting};
+use super::{Config, build, file};
+
+/// Where settings come from.
+pub struct Sources<'a> {
+    /// The file to read, see [`super::choose_file`].
+    pub file: Option<PathBuf>,
+    /// Looks up an environment variable: a parameter, so that tests need not change the environment of the process.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// From the command line.
+    pub flags: Vec<Setting>,
+}
+
+impl std::fmt::Debug for Sources<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sources").field("file", &self.file).field("flags", &self.flags).finish_non_exhaustive()
+    }
+}
+
+/// What loading gives.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration in effect.
+    pub config: Config,
+    /// What is odd but no error, for the log.
+    pub warnings: Vec<String>,
+    /// The file that was read.
+    pub file: Option<PathBuf>,
+}
+
+pub(super) fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigErrors> {
+    let mut settings = Vec::new();
+    let mut problems = Vec::new();
+    let mut warnings = Vec::new();
+    if let Some(path) = &sources.file {
+        file::read(Path::new(path), &mut settings, &mut problems);
+    }
+    // OpenTelemetry: an empty variable is as good as none.
+    let env = |name: &str| (sources.env)(name).filter(|value| !value.trim().is_empty());
+    sampler(&env, &mut settings, &mut problems);
+    settings.extend(
+        FIELDS.iter().filter_map(|field| env(field.env).map(|value| Setting::env(field.path, field.env, &value))),
+    );
+    settings.extend(sources.flags.iter().cloned());
+    for &(name, advice) in UNSUPPORTED {
+        if env(name).is_some_and(|value| value != "cumulative") {
+            warnings.push(format!("{name} has no effect: {advice}"));
+        }
+    }
+
+    let config = build::build(&settings, &mut problems, &mut warnings);
+    ConfigErrors::unless_empty(problems)?;
+    Ok(Loaded { config, warnings, file: sources.file.clone() })
+}
+
+/// Standard variables whose being ignored would surprise somebody.
+const UNSUPPORTED: &[(&str, &str)] = &[
+    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "https endpoints are verified by the system's root certificates"),
+    ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "client certificates are not supported"),
+    ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "client certificates are not supported"),
+    ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "metrics are always cumulative"),
+    ("OTEL_CONFIG_FILE", "synfin reads its own file, see --config"),
+];
+
+/// OpenTelemetry's pair of variables for what is one ratio here.
+fn sampler(env: &impl Fn(&str) -> Option<String>, settings: &mut Vec<Setting>, problems: &mut Vec<Problem>) {
+    const FIELD: &str = "otlp.trace_sample_ratio";
+    const NAME: &str = "OTEL_TRACES_SAMPLER";
+    const ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
+    let Some(value) = env(NAME) else { return };
+    match value.trim().trim_start_matches("parentbased_") {
+        "always_on" => settings.push(Setting::env(FIELD, NAME, "1")),
+        "always_off" => settings.push(Setting::env(FIELD, NAME, "0")),
+        "traceidratio" => settings.extend(env(ARGUMENT).map(|ratio| Setting::env(FIELD, ARGUMENT, &ratio))),
+        _ => problems.push(Problem {
+            field: FIELD.to_owned(),
+            value: Some(value),
+            origin: Some(Origin::Env(NAME)),
+            message: "not a sampler of synfin; use always_on, always_off or traceidratio with OTEL_TRACES_SAMPLER_ARG"
+                .to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,162 @@
+//! One validated configuration out of flags, environment, file and defaults, in that order of precedence.
+//!
+//! Two steps: [`setting`] and [`load`] collect raw settings, each with its origin; [`build`] turns them into the typed
+//! [`Config`] and reports every error at once. Knows the command line only as a list of [`Setting`]s, and nothing of
+//! what the values are used for.
+
+mod build;
+mod cidr;
+mod exporter;
+mod fields;
+mod file;
+mod load;
+mod options;
+mod otlp;
+mod print;
+mod problem;
+mod setting;
+mod units;
+mod value;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use cidr::Cidr;
+pub use load::{Loaded, Sources};
+pub use options::{RunOptions, WatchOptions};
+pub use otlp::{Compression, Otlp, Protocol, Signal};
+pub use problem::{ConfigErrors, Problem};
+pub use setting::{Origin, Setting};
+pub use units::parse_duration;
+
+use crate::netns::NetnsSpec;
+
+/// The file that is read when none is named.
+pub const DEFAULT_FILE: &str = "/etc/synfin/config.yaml";
+
+/// Everything that a user may decide. Plain data: the values are checked, nothing is resolved against this machine.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// What is watched.
+    pub filter: Filter,
+    /// The ring between kernel and agent.
+    pub ring: Ring,
+    /// What the agent remembers.
+    pub ledger: Ledger,
+    /// The live summary of `synfin run`.
+    pub summary: Summary,
+    /// Export by OTLP.
+    pub otlp: Otlp,
+}
+
+/// What is watched. An empty list excludes nothing. Applied in the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only these network namespaces.
+    pub netns: Vec<NetnsSpec>,
+    /// Only connections whose local or peer port is one of these.
+    pub ports: Vec<u16>,
+    /// Only peers inside these networks.
+    pub peers: Vec<Cidr>,
+    /// No peers inside these networks.
+    pub exclude_peers: Vec<Cidr>,
+    /// No peers with a loopback address.
+    pub exclude_loopback: bool,
+}
+
+impl Filter {
+    /// Entries of one list at most: what the maps of the programs hold.
+    pub const LIMIT: usize = 1024;
+
+    /// Inode numbers of [`Filter::netns`] as of now. Namespaces come and go: ask again after a while.
+    ///
+    /// # Errors
+    /// Every namespace that cannot be resolved, at once.
+    pub fn resolve_netns(&self) -> Result<Vec<u32>, ConfigErrors> {
+        let mut problems = Vec::new();
+        let mut inodes = Vec::new();
+        for spec in &self.netns {
+            match spec.resolve() {
+                Ok(inode) => inodes.push(inode),
+                Err(error) => problems.push(Problem::plain("filter.netns", &spec.to_string(), error.to_string())),
+            }
+        }
+        ConfigErrors::unless_empty(problems)?;
+        Ok(inodes)
+    }
+}
+
+/// The ring between kernel and agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ring {
+    /// Bytes: a power of two from [`Ring::MIN_SIZE`] to [`Ring::MAX_SIZE`].
+    pub size: u32,
+    /// Longest pause between two reads.
+    pub poll: Duration,
+}
+
+impl Ring {
+    /// One page.
+    pub const MIN_SIZE: u32 = 4096;
+    /// 1 GiB.
+    pub const MAX_SIZE: u32 = 1 << 30;
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self { size: 8 << 20, poll: Duration::from_millis(20) }
+    }
+}
+
+/// What the agent remembers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// Connections tracked at once; beyond it the oldest idle ones are folded into counters.
+    pub max_connections: usize,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { max_connections: 262_144 }
+    }
+}
+
+/// The live summary of `synfin run`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Time between two refreshes.
+    pub interval: Duration,
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(1) }
+    }
+}
+
+impl Config {
+    /// Reads, merges and validates all sources.
+    ///
+    /// # Errors
+    /// Every error of every source, at once.
+    pub fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigErrors> {
+        load::load(sources)
+    }
+
+    /// This configuration as YAML that reads back to the same one, with the values of headers as `***`.
+    pub fn to_yaml(&self) -> String {
+        print::to_yaml(self)
+    }
+}
+
+/// The file to read: the named one, else [`DEFAULT_FILE`] where it exists.
+pub fn choose_file(named: Option<PathBuf>) -> Option<PathBuf> {
+    named.or_else(|| {
+        let default = PathBuf::from(DEFAULT_FILE);
+        // A file that exists and may not be read is an error, not an absent file.
+        default.symlink_metadata().is_ok().then_some(default)
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+//! `synfin doctor`: facts about this machine, the verdict of each probe, and what to do about what is missing.
+//!
+//! [`system`] gathers, [`report`] judges, [`text`] and [`json`] show. How probes are loaded is the caller's affair.
+
+mod json;
+mod report;
+mod system;
+mod text;
+
+use std::io::Write;
+
+use jiff::Timestamp;
+
+pub use report::{Check, CheckStatus, Report};
+pub use system::System;
+
+use crate::exit::Exit;
+use crate::health::Probe;
+use crate::privileges::MissingPrivileges;
+
+/// Examines the machine and writes what it found. `probe_verdicts` loads and attaches each probe and lets go of it; it
+/// is not called without the privileges for it.
+///
+/// # Errors
+/// When the output cannot be written. Whatever is wrong with the machine is part of the report and of the exit code.
+pub fn run(
+    json: bool,
+    time: Timestamp,
+    probe_verdicts: impl FnOnce() -> anyhow::Result<Vec<Probe>>,
+    out: &mut dyn Write,
+) -> anyhow::Result<Exit> {
+    let system = System::current();
+    let probes = match system.privileges.suffice() {
+        Ok(()) => probe_verdicts(),
+        Err(missing) => Err(missing.into()),
+    };
+    // The kernel can refuse what the capabilities promise; the loader says so with the same type.
+    let refused =
+        probes.as_ref().is_err_and(|error| error.chain().any(<dyn std::error::Error>::is::<MissingPrivileges>));
+    let report = Report::new(system, probes, time);
+    if json {
+        json::write(&report, out)?;
+    } else {
+        text::write(&report, out)?;
+    }
+    out.flush()?;
+    Ok(if refused { Exit::Privileges } else { report.exit() })
+}
+
+#[cfg(test)]
+mod tests;

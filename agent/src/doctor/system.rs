@@ -1,0 +1,96 @@
+//! Facts about this machine, read and not judged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::netns;
+use crate::privileges::Privileges;
+
+/// Where the kernel shows its types.
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// What could be learnt about this machine; None is what could not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct System {
+    /// As `uname -r`.
+    pub kernel_release: Option<String>,
+    /// The kernel's BTF and its size in bytes.
+    pub btf: Option<(PathBuf, u64)>,
+    /// What this process may do.
+    pub privileges: Privileges,
+    /// Lockdown mode: `none`, `integrity`, `confidentiality`; None where the kernel has no lockdown.
+    pub lockdown: Option<String>,
+    /// `kernel.unprivileged_bpf_disabled`.
+    pub unprivileged_bpf_disabled: Option<u8>,
+    /// `kernel.bpf_stats_enabled`.
+    pub bpf_stats_enabled: Option<bool>,
+    /// Where the cgroup v2 tree is mounted.
+    pub cgroup2: Option<PathBuf>,
+    /// Where tracefs is mounted.
+    pub tracefs: Option<PathBuf>,
+    /// Network namespace of this process.
+    pub netns: Option<u32>,
+}
+
+impl System {
+    /// This machine as seen by this process.
+    pub fn current() -> Self {
+        let mounts = read("/proc/self/mounts").unwrap_or_default();
+        let number = |path| read(path).and_then(|text| text.parse::<u8>().ok());
+        Self {
+            kernel_release: read("/proc/sys/kernel/osrelease"),
+            // The kernel states the size of the file's content only when it is read; sysfs gives it in the metadata.
+            btf: fs::metadata(BTF).ok().map(|metadata| (BTF.into(), metadata.len())),
+            privileges: Privileges::current(),
+            lockdown: read("/sys/kernel/security/lockdown").and_then(|text| chosen(&text)),
+            unprivileged_bpf_disabled: number("/proc/sys/kernel/unprivileged_bpf_disabled"),
+            bpf_stats_enabled: number("/proc/sys/kernel/bpf_stats_enabled").map(|number| number != 0),
+            cgroup2: mount_point(&mounts, "cgroup2"),
+            tracefs: mount_point(&mounts, "tracefs"),
+            netns: netns::own().ok(),
+        }
+    }
+}
+
+fn read(path: &str) -> Option<String> {
+    fs::read_to_string(Path::new(path)).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// The word in brackets of `none [integrity] confidentiality`.
+fn chosen(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once('[')?;
+    rest.split_once(']').map(|(word, _)| word.to_owned())
+}
+
+/// The first mount of a file system type in the form of /proc/mounts.
+fn mount_point(mounts: &str, kind: &str) -> Option<PathBuf> {
+    let point = mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let point = fields.next()?;
+        (fields.next()? == kind).then_some(point)
+    })?;
+    // The kernel writes a space in a path as \040; no other of its escapes is likely in a mount point.
+    Some(point.replace("\\040", " ").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_kernel_s_forms() {
+        assert_eq!(chosen("none [integrity] confidentiality\n").as_deref(), Some("integrity"));
+        assert_eq!(chosen("[none]").as_deref(), Some("none"));
+        assert_eq!(chosen("none"), None);
+        let mounts = "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cg\\040two cgroup2 rw 0 0\nx /y cgroup2 rw 0 0\n";
+        assert_eq!(mount_point(mounts, "cgroup2"), Some("/sys/fs/cg two".into()));
+        assert_eq!(mount_point(mounts, "tracefs"), None);
+        assert_eq!(mount_point("broken\n\n", "tracefs"), None);
+    }
+
+    #[test]
+    fn this_machine_has_a_kernel_and_a_namespace() {
+        let system = System::current();
+        assert!(system.kernel_release.is_some() && system.netns.is_some());
+    }
+}

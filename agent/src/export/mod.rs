@@ -1,0 +1,4 @@
+//! Where data leave the agent.
+
+pub mod jsonl;
+pub mod otlp;
