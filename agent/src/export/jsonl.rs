@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
+use bytes::{BufMut as _, BytesMut};
 use serde::Serialize;
 use synfin_common::event::NO_REASON;
 
@@ -98,10 +99,10 @@ struct ErrorKeys {
 
 #[derive(Serialize)]
 struct MeasureKeys {
-    #[serde(rename = "network.tcp.rtt.smoothed")]
-    srtt: f64,
-    #[serde(rename = "network.tcp.rtt.deviation")]
-    mdev: f64,
+    #[serde(rename = "network.tcp.rtt.smoothed", skip_serializing_if = "Option::is_none")]
+    srtt: Option<f64>,
+    #[serde(rename = "network.tcp.rtt.deviation", skip_serializing_if = "Option::is_none")]
+    mdev: Option<f64>,
     #[serde(rename = "network.tcp.bytes_acked")]
     bytes_acked: u64,
     #[serde(rename = "network.tcp.bytes_received")]
@@ -228,16 +229,16 @@ pub struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn line<T: Serialize>(&self, out: &mut Vec<u8>, kind: &'static str, time_ns: u64, body: T) -> io::Result<()> {
+    fn line<T: Serialize>(&self, out: &mut BytesMut, kind: &'static str, time_ns: u64, body: T) -> io::Result<()> {
         let line =
             Line { r#type: kind, version: VERSION, time: self.offset.rfc3339(time_ns), monotonic: time_ns, body };
-        serde_json::to_writer(&mut *out, &line)?;
-        out.push(b'\n');
+        serde_json::to_writer(out.writer(), &line)?;
+        out.put_u8(b'\n');
         Ok(())
     }
 
     /// An event, with what the ledger knows about it. A destroyed socket makes no line: its last transition did.
-    pub fn event(&self, out: &mut Vec<u8>, event: &Event, applied: &Applied<'_>) -> io::Result<()> {
+    pub fn event(&self, out: &mut BytesMut, event: &Event, applied: &Applied<'_>) -> io::Result<()> {
         match event {
             Event::Transition(event) => self.line(out, "transition", event.time_ns, transition(event, applied)),
             Event::Retransmit(event) => self.line(out, "retransmit", event.time_ns, retransmit(event, applied)),
@@ -261,7 +262,7 @@ impl Writer<'_> {
     }
 
     /// What the kernel has summed up since the last look.
-    pub fn tallied(&self, out: &mut Vec<u8>, time_ns: u64, row: &Tallied) -> io::Result<()> {
+    pub fn tallied(&self, out: &mut BytesMut, time_ns: u64, row: &Tallied) -> io::Result<()> {
         let mut socket = no_socket(row.netns);
         match row.what {
             What::SynAckRetransmit { port, ipv6 } => {
@@ -287,7 +288,7 @@ impl Writer<'_> {
     }
 
     /// A connection that ended.
-    pub fn ended(&self, out: &mut Vec<u8>, ended: &Ended) -> io::Result<()> {
+    pub fn ended(&self, out: &mut BytesMut, ended: &Ended) -> io::Result<()> {
         let Ended { connection, end } = ended;
         let body = ConnectionBody {
             socket: socket(&connection.ends, Some(connection)),
@@ -307,20 +308,20 @@ impl Writer<'_> {
     }
 
     /// Something lost since the last such line.
-    pub fn loss(&self, out: &mut Vec<u8>, time_ns: u64, loss: &Loss) -> io::Result<()> {
+    pub fn loss(&self, out: &mut BytesMut, time_ns: u64, loss: &Loss) -> io::Result<()> {
         let body =
             LossBody { reason: loss.reason.name(), kind: loss.kind.map(|kind| kind.name()), count: loss.count };
         self.line(out, "loss", time_ns, body)
     }
 
     /// The first line: everything is attached.
-    pub fn start(&self, out: &mut Vec<u8>, time_ns: u64, kernel: &str, probes: &[Probe]) -> io::Result<()> {
+    pub fn start(&self, out: &mut BytesMut, time_ns: u64, kernel: &str, probes: &[Probe]) -> io::Result<()> {
         let probes = probes.iter().map(|probe| (probe.name, probe.verdict.name())).collect();
         self.line(out, "start", time_ns, StartBody { synfin: env!("CARGO_PKG_VERSION"), kernel, probes })
     }
 
     /// The last line: what was seen and what was lost.
-    pub fn end(&self, out: &mut Vec<u8>, time_ns: u64, status: &Status) -> io::Result<()> {
+    pub fn end(&self, out: &mut BytesMut, time_ns: u64, status: &Status) -> io::Result<()> {
         let kinds = crate::event::EventKind::ALL;
         let events = kinds.into_iter().map(|kind| (kind.name(), status.events[kind.index()])).collect();
         let mut lost = BTreeMap::new();
@@ -404,7 +405,8 @@ fn owner(task: &Task, source: &'static str) -> Owner {
 }
 
 fn measures(measures: &Measures) -> MeasureKeys {
-    let micros = |us: u32| f64::from(us) / 1e6;
+    // Before its first sample the kernel has 0 and a guess of 250 ms: nothing was measured.
+    let micros = |us: u32| (measures.srtt_us != 0).then(|| f64::from(us) / 1e6);
     MeasureKeys {
         srtt: micros(measures.srtt_us),
         mdev: micros(measures.mdev_us),

@@ -3,6 +3,8 @@
 use std::io::{self, Write as _};
 use std::sync::Arc;
 
+use bytes::BytesMut;
+
 use super::engine::{Engine, Observer, Tick};
 use super::stop::Stop;
 use crate::clock::Clock;
@@ -40,14 +42,14 @@ struct Printer<'a> {
     options: &'a WatchOptions,
     clock: Arc<Clock>,
     reset_reasons: Arc<[String]>,
-    out: Vec<u8>,
+    out: BytesMut,
     text: String,
     lines: u64,
 }
 
 impl<'a> Printer<'a> {
     fn new(options: &'a WatchOptions, clock: Arc<Clock>, reset_reasons: Arc<[String]>) -> Self {
-        Self { options, clock, reset_reasons, out: Vec::new(), text: String::new(), lines: 0 }
+        Self { options, clock, reset_reasons, out: BytesMut::new(), text: String::new(), lines: 0 }
     }
 
     fn is_done(&self) -> bool {
@@ -57,7 +59,7 @@ impl<'a> Printer<'a> {
     /// Calls one of the two writers, if another line is wanted.
     fn write(
         &mut self,
-        json: impl FnOnce(&jsonl::Writer<'_>, &mut Vec<u8>) -> io::Result<()>,
+        json: impl FnOnce(&jsonl::Writer<'_>, &mut BytesMut) -> io::Result<()>,
         text: impl FnOnce(&columns::Writer<'_>, &mut String),
     ) {
         let (offset, reset_reasons) = (self.clock.offset(), &*self.reset_reasons);
@@ -73,7 +75,7 @@ impl<'a> Printer<'a> {
 
     fn counted(
         &mut self,
-        json: impl FnOnce(&jsonl::Writer<'_>, &mut Vec<u8>) -> io::Result<()>,
+        json: impl FnOnce(&jsonl::Writer<'_>, &mut BytesMut) -> io::Result<()>,
         text: impl FnOnce(&columns::Writer<'_>, &mut String),
     ) {
         if !self.is_done() {
