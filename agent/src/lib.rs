@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod event;
+pub mod export;
 pub mod health;
 pub mod ledger;
 pub mod status;
