@@ -16,6 +16,8 @@ use super::link::Link;
 use super::logs::Logs;
 use super::readings::{Line, Snapshot};
 use super::traces::Traces;
+use super::transport::classify;
+use super::worker::Failure;
 use crate::ledger::{Connection, End, Role};
 use crate::status::Board;
 
@@ -72,7 +74,10 @@ impl<E: PushMetricExporter> PushMetricExporter for Watched<E> {
         let result = self.exporter.export(metrics).await;
         match &result {
             Ok(()) => self.link.answered(),
-            Err(error) => self.link.failed(&error.to_string()),
+            Err(error) => match classify(error) {
+                Failure::Retry(why) => self.link.failed(&why),
+                Failure::Rejected(why) => self.link.refused(&why),
+            },
         }
         result
     }

@@ -80,14 +80,14 @@ pub enum OtlpError {
     Thread(#[from] std::io::Error),
 }
 
-/// The exporters at work.
+/// The exporters at work. Made to be shared: one thread hands over connections, another asks for [`Otlp::stats`].
 #[derive(Debug)]
 pub struct Otlp {
     clock: Arc<Clock>,
     traces: Option<Arc<Traces>>,
     logs: Option<Logs>,
     metrics: Option<Metrics>,
-    /// What gRPC's connections live on; last, so that it outlives them.
+    /// What gRPC's connections live on.
     runtime: Option<Runtime>,
     shutdown_timeout: Duration,
 }
@@ -179,8 +179,8 @@ impl Otlp {
     }
 
     /// Sends what still waits, as far as the time allows, and says what became of everything. Blocks; not for a task of
-    /// an async runtime.
-    pub fn shutdown(mut self) -> Report {
+    /// an async runtime. Connections that end later are counted as lost.
+    pub fn shutdown(&self) -> Report {
         let end = Instant::now() + self.shutdown_timeout;
         if let Some(traces) = &self.traces {
             traces.queue.close(end);
@@ -192,7 +192,7 @@ impl Otlp {
         let logs = self.logs.as_ref().map(|logs| logs.queue().wait_finished(end));
         // Last: these totals tell of the spans and records above.
         let left = end.saturating_duration_since(Instant::now()).max(LAST_METRICS);
-        let metrics = self.metrics.take().map(|metrics| metrics.shutdown(left));
+        let metrics = self.metrics.as_ref().map(|metrics| metrics.shutdown(left));
         let sampled_out = self.traces.as_ref().map_or(0, |traces| traces.sampled_out());
         Report { spans, sampled_out, logs, metrics }
     }
@@ -208,6 +208,7 @@ impl Drop for Otlp {
         if let Some(logs) = &self.logs {
             logs.queue().close(now);
         }
+        drop(self.metrics.take()); // its reader still needs the runtime
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

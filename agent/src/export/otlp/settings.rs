@@ -13,7 +13,7 @@ pub struct Settings {
     pub logs: Option<Signal>,
     /// Time between two exports of metrics.
     pub metrics_interval: Duration,
-    /// Ended connections that wait for export at most. An ended connection takes about 450 bytes here.
+    /// Ended connections that wait for export at most. Each takes 400 bytes while it waits.
     pub queue: usize,
     /// Share of the normal connections that become spans, 0 to 1. Abnormal ones always do.
     pub trace_sample_ratio: f64,

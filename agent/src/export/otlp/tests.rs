@@ -17,6 +17,12 @@ fn start(settings: &Settings) -> Otlp {
 }
 
 #[test]
+fn it_can_be_shared_between_threads() {
+    const fn shared<T: Send + Sync + 'static>() {}
+    shared::<Otlp>();
+}
+
+#[test]
 fn both_halves_of_a_connection_arrive_as_one_trace() {
     let receiver = Receiver::start();
     let settings = Settings { traces: Some(receiver.signal()), ..Settings::default() };
@@ -96,6 +102,8 @@ fn an_endpoint_that_never_comes_costs_no_patience_and_every_loss_is_counted() {
     assert_eq!((spans.offered, spans.queue_full, spans.shutdown, spans.exported), (210, 110, 100, 0));
     assert_eq!(report.logs.unwrap().shutdown, 1);
     assert_eq!(report.metrics, Some(false));
+    otlp.ended([(&normal, End::Closed)]);
+    assert_eq!(otlp.stats().spans.unwrap().shutdown, 101, "too late is a loss too");
 }
 
 #[test]
