@@ -1,5 +1,5 @@
 //! Builds the eBPF crate and puts its object into `OUT_DIR`, where `loader` embeds it.
-#![expect(unsafe_code, reason = "the environment of the eBPF build is set in this process, see main")]
+#![expect(unsafe_code, clippy::disallowed_methods, reason = "the environment of the eBPF build is set in this process")]
 
 use std::env;
 use std::path::PathBuf;
@@ -30,6 +30,8 @@ fn main() -> anyhow::Result<()> {
     unsafe {
         env::set_var("PATH", path);
         env::set_var("RUSTC_BOOTSTRAP", "1");
+        // Otherwise each line of cargo's progress becomes a warning of this build.
+        env::set_var("CARGO_TERM_QUIET", "true");
     }
     if env::var_os("AYA_BUILD_SKIP").is_some() {
         // Lints of the user side need no object, but `loader` embeds the file.

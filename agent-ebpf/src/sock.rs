@@ -4,7 +4,8 @@
 //! that lies there, if offset and size match one. Such a load cannot fault: the kernel turns a bad address into 0.
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_skc_to_tcp_sock,
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_get_socket_cookie,
+    bpf_skc_to_tcp_sock,
 };
 use synfin_common::event::{Endpoints, Measures, flag, state};
 use synfin_common::knobs::ABSENT;

@@ -38,7 +38,9 @@ pub enum LoadError {
     #[error(transparent)]
     Btf(#[from] BtfError),
     /// Maps or globals.
-    #[error("cannot set up the eBPF maps: {0}; synfin needs CAP_BPF and CAP_PERFMON, and a kernel with BPF ring buffers (5.8 or later)")]
+    #[error(
+        "cannot set up the eBPF maps: {0}; synfin needs CAP_BPF and CAP_PERFMON, and a kernel with BPF ring buffers (5.8 or later)"
+    )]
     Object(#[from] EbpfError),
     /// A map is not what the agent expects.
     #[error("eBPF map {name}: {source}")]
@@ -228,9 +230,7 @@ fn networks(
 }
 
 /// The rows that take what finds no room: they must be there before the map is full.
-fn make_overflow_rows(
-    tally: &mut PerCpuHashMap<MapData, [u8; size_of::<TallyKey>()], u64>,
-) -> Result<(), MapError> {
+fn make_overflow_rows(tally: &mut PerCpuHashMap<MapData, [u8; size_of::<TallyKey>()], u64>) -> Result<(), MapError> {
     let cpus = nr_cpus().map_err(|(_, io_error)| io_error).unwrap_or(1);
     for what in [tallied::SYNACK_RETRANSMIT, tallied::RESET_WITHOUT_SOCKET] {
         let mut key = TallyKey::new_zeroed();
@@ -342,7 +342,8 @@ mod tests {
 
     #[test]
     fn cost_is_read_from_fdinfo() {
-        let text = "pos:\t0\nprog_type:\t26\nrun_time_ns:\t1500\nrun_cnt:\t3\nrecursion_misses:\t2\nverified_insns:\t9\n";
+        let text =
+            "pos:\t0\nprog_type:\t26\nrun_time_ns:\t1500\nrun_cnt:\t3\nrecursion_misses:\t2\nverified_insns:\t9\n";
         assert_eq!(parse_cost(text), Cost { runs: 3, time: Duration::from_nanos(1500), recursion_misses: 2 });
         assert_eq!(parse_cost(""), Cost::default());
     }

@@ -20,7 +20,12 @@ pub struct ProbeSpec {
 pub const PROBES: &[ProbeSpec] = &[
     ProbeSpec { name: "destroy", tracepoint: "tcp_destroy_sock", required: true, kind: Some(EventKind::Destroy) },
     ProbeSpec { name: "reset_sent", tracepoint: "tcp_send_reset", required: false, kind: Some(EventKind::Reset) },
-    ProbeSpec { name: "reset_received", tracepoint: "tcp_receive_reset", required: false, kind: Some(EventKind::Reset) },
+    ProbeSpec {
+        name: "reset_received",
+        tracepoint: "tcp_receive_reset",
+        required: false,
+        kind: Some(EventKind::Reset),
+    },
     ProbeSpec { name: "synack", tracepoint: "tcp_retransmit_synack", required: false, kind: None },
     ProbeSpec {
         name: "retransmit",

@@ -48,7 +48,11 @@ pub struct Drain<R> {
 impl<R> std::fmt::Debug for Drain<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { ring: _, size, seen, rejected } = self;
-        f.debug_struct("Drain").field("size", size).field("seen", seen).field("rejected", rejected).finish_non_exhaustive()
+        f.debug_struct("Drain")
+            .field("size", size)
+            .field("seen", seen)
+            .field("rejected", rejected)
+            .finish_non_exhaustive()
     }
 }
 
@@ -73,7 +77,12 @@ impl<T: Borrow<MapData>> Records for RingBuf<T> {
 impl<R: Records> Drain<R> {
     /// Reads from `ring`, which holds `size` bytes.
     pub const fn new(ring: R, size: u64) -> Self {
-        Self { ring, size, seen: [0; EventKind::ALL.len()], rejected: Rejected { decode: 0, unknown_kind: 0, version: 0 } }
+        Self {
+            ring,
+            size,
+            seen: [0; EventKind::ALL.len()],
+            rejected: Rejected { decode: 0, unknown_kind: 0, version: 0 },
+        }
     }
 
     /// Reads at most `budget` records and hands the events to `each`, in the order of the ring.
@@ -157,8 +166,13 @@ mod tests {
     #[test]
     fn a_pass_keeps_its_budget_and_counts_every_record() {
         let good = |time| record(time, kind::DESTROY, WIRE_VERSION);
-        let queue =
-            [good(5), good(3), record(0, 63, WIRE_VERSION), record(0, kind::DESTROY, 0), record(0, kind::RESET_SENT, WIRE_VERSION)];
+        let queue = [
+            good(5),
+            good(3),
+            record(0, 63, WIRE_VERSION),
+            record(0, kind::DESTROY, 0),
+            record(0, kind::RESET_SENT, WIRE_VERSION),
+        ];
         let mut drain = Drain::new(Queue(queue.into()), 4096);
         let first = drain.pass(2, |_| {});
         assert_eq!((first.records, first.emptied, first.bytes), (2, false, 2 * 48));

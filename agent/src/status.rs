@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::event::{EventKind, State};
 use crate::health::Probe;
-use crate::ledger::Totals;
+use crate::ledger::{Listener, Totals};
 
 /// One moment. Everything named a total counts since start.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +21,7 @@ pub struct Status {
     pub tracked: [u64; State::LIMIT],
     /// Connections that the ledger may hold.
     pub ledger_limit: usize,
-    /// Listeners seen, busiest first, at most [`Status::LISTENERS`].
+    /// Listeners seen, busiest first, at most [`crate::ledger::LISTENERS`].
     pub listeners: Vec<Listener>,
     /// Events read from the ring, by [`EventKind::index`].
     pub events: [u64; EventKind::ALL.len()],
@@ -48,9 +48,6 @@ pub struct Status {
 }
 
 impl Status {
-    /// Listeners that a status holds at most.
-    pub const LISTENERS: usize = 64;
-
     /// Connections tracked in all states but LISTEN.
     pub fn connections(&self) -> u64 {
         self.tracked.iter().sum::<u64>() - self.tracked[State::Listen.index()]
@@ -65,19 +62,6 @@ impl Status {
     pub fn reset_reason(&self, reason: u32) -> Option<&str> {
         self.reset_reasons.get(reason as usize).map(String::as_str).filter(|name| !name.is_empty())
     }
-}
-
-/// A listener as seen through its connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listener {
-    /// Network namespace (inode number).
-    pub netns: u32,
-    /// Port.
-    pub port: u16,
-    /// Connections accepted, a total.
-    pub opened: u64,
-    /// Of these, how many the ledger tracks now.
-    pub open: u64,
 }
 
 /// Something that could not be told.

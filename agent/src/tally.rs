@@ -49,9 +49,7 @@ impl Tally {
             let count = sum.saturating_sub(*last);
             *last = sum;
             let what = match key.what {
-                tallied::SYNACK_RETRANSMIT => {
-                    What::SynAckRetransmit { port: key.port, ipv6: key.family == AF_INET6 }
-                }
+                tallied::SYNACK_RETRANSMIT => What::SynAckRetransmit { port: key.port, ipv6: key.family == AF_INET6 },
                 tallied::RESET_WITHOUT_SOCKET => What::ResetWithoutSocket { reason: key.reason },
                 _ => continue,
             };
@@ -71,7 +69,8 @@ mod tests {
 
     #[test]
     fn only_what_has_grown_is_told_and_nothing_twice() {
-        let key = TallyKey { netns: 7, reason: NO_REASON, what: tallied::SYNACK_RETRANSMIT, port: 80, family: 10, pad: 0 };
+        let key =
+            TallyKey { netns: 7, reason: NO_REASON, what: tallied::SYNACK_RETRANSMIT, port: 80, family: 10, pad: 0 };
         let other = TallyKey { what: tallied::RESET_WITHOUT_SOCKET, reason: 1, ..key };
         let mut tally = Tally::default();
         let what = What::SynAckRetransmit { port: 80, ipv6: true };

@@ -1,10 +1,10 @@
 //! `tcp:tcp_send_reset` and `tcp:tcp_receive_reset`: RST segments. A RST for a full socket is an event; an answer to a
 //! segment that has none is a packet-rate fact (port scans, floods) and is tallied.
 
+use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use aya_ebpf::EbpfContext as _;
 use synfin_common::event::{NO_REASON, Reset, flag, kind};
 use synfin_common::tally::{TallyKey, tallied};
 

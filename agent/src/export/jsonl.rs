@@ -309,8 +309,7 @@ impl Writer<'_> {
 
     /// Something lost since the last such line.
     pub fn loss(&self, out: &mut BytesMut, time_ns: u64, loss: &Loss) -> io::Result<()> {
-        let body =
-            LossBody { reason: loss.reason.name(), kind: loss.kind.map(|kind| kind.name()), count: loss.count };
+        let body = LossBody { reason: loss.reason.name(), kind: loss.kind.map(|kind| kind.name()), count: loss.count };
         self.line(out, "loss", time_ns, body)
     }
 

@@ -2,7 +2,21 @@
 
 use hashbrown::HashMap;
 
-use crate::status::Listener;
+/// Listeners that are told at most.
+pub const LISTENERS: usize = 64;
+
+/// A listener as seen through its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Network namespace (inode number).
+    pub netns: u32,
+    /// Port.
+    pub port: u16,
+    /// Connections accepted, a total.
+    pub opened: u64,
+    /// Of these, how many the ledger tracks now.
+    pub open: u64,
+}
 
 /// Rows at most; what comes beyond is added to a row without namespace and port, so that sums stay exact.
 const LIMIT: usize = 4096;
@@ -37,14 +51,14 @@ impl Listeners {
     }
 
     /// The busiest ones.
-    pub(super) fn top(&self, most: usize) -> Vec<Listener> {
+    pub(super) fn top(&self) -> Vec<Listener> {
         let mut rows: Vec<Listener> = self
             .0
             .iter()
             .map(|(&(netns, port), row)| Listener { netns, port, opened: row.opened, open: row.open })
             .collect();
         rows.sort_unstable_by_key(|row| (u64::MAX - row.opened, row.netns, row.port));
-        rows.truncate(most);
+        rows.truncate(LISTENERS);
         rows
     }
 }

@@ -20,11 +20,11 @@ use hashbrown::HashMap;
 
 pub use connection::{Connection, End, Role, Side, seconds};
 use listeners::Listeners;
+pub use listeners::{LISTENERS, Listener};
 use table::{Slot, Table};
 pub use totals::Totals;
 
 use crate::event::{Destroy, Direction, Ends, Event, Reset, Retransmit, State, Transition};
-use crate::status::{Listener, Status};
 
 /// How long a closed connection waits for its last words, in event time. The kernel sends the RST of an abort some
 /// microseconds after it has reported CLOSED; a preempted task may take a time slice or two.
@@ -162,7 +162,7 @@ impl Ledger {
 
     /// The busiest listeners.
     pub fn listeners(&self) -> Vec<Listener> {
-        self.listeners.top(Status::LISTENERS)
+        self.listeners.top()
     }
 
     fn transition(&mut self, event: &Transition) -> Applied<'_> {
@@ -275,8 +275,7 @@ impl Ledger {
             self.totals.retransmits_data += segments;
         }
         self.touch_with(event.ends.cookie, event.time_ns, |connection| {
-            let count =
-                if event.syn { &mut connection.retransmits_syn } else { &mut connection.retransmits_data };
+            let count = if event.syn { &mut connection.retransmits_syn } else { &mut connection.retransmits_data };
             *count = count.saturating_add(event.segments);
             if connection.first_retransmit_ns == 0 {
                 connection.first_retransmit_ns = event.time_ns;

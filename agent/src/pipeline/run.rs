@@ -30,7 +30,7 @@ pub(super) fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
     // A first status before anybody asks: exporters must not tell of an agent without probes.
     board.publish(Status { probes: engine.probes(), reset_reasons: engine.reset_reasons(), ..Status::default() });
     let otlp = if config.otlp.is_on() {
-        Some(Otlp::start(&settings(&config.otlp), Arc::clone(&board), Arc::clone(&clock))?)
+        Some(Otlp::start(&config.otlp, Arc::clone(&board), Arc::clone(&clock))?)
     } else {
         None
     };
@@ -149,29 +149,4 @@ fn report(last: &Status) {
         missed_closes = totals.missed_closes,
         "ended"
     );
-}
-
-/// The configuration as the exporters take it.
-fn settings(otlp: &crate::config::Otlp) -> crate::export::otlp::settings::Settings {
-    use crate::export::otlp::settings::{Protocol, Settings, Signal};
-    let signal = |signal: &crate::config::Signal| Signal {
-        endpoint: signal.endpoint.clone(),
-        protocol: match signal.protocol {
-            crate::config::Protocol::Grpc => Protocol::Grpc,
-            crate::config::Protocol::HttpProtobuf => Protocol::HttpProtobuf,
-        },
-        headers: signal.headers.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
-        timeout: signal.timeout,
-    };
-    Settings {
-        traces: otlp.traces.as_ref().map(signal),
-        metrics: otlp.metrics.as_ref().map(signal),
-        logs: otlp.logs.as_ref().map(signal),
-        metrics_interval: otlp.metrics_interval,
-        queue: otlp.queue,
-        trace_sample_ratio: otlp.trace_sample_ratio,
-        shutdown_timeout: otlp.shutdown_timeout,
-        service_name: otlp.service_name.clone(),
-        resource_attributes: otlp.resource_attributes.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
-    }
 }

@@ -149,10 +149,7 @@ impl Observer for Printer<'_> {
         let now = tick.status.time_ns;
         if self.options.states.is_empty() {
             for row in tick.tallied {
-                self.counted(
-                    |json, out| json.tallied(out, now, row),
-                    |columns, text| columns.tallied(text, now, row),
-                );
+                self.counted(|json, out| json.tallied(out, now, row), |columns, text| columns.tallied(text, now, row));
             }
         }
         for loss in tick.losses {

@@ -12,8 +12,7 @@ use crate::status::{Loss, Status};
 use crate::tally::{Tallied, What};
 
 /// The head of the table.
-pub const HEAD: &str =
-    "TIME(UTC)       PID     COMM             LOCAL                      PEER                       EVENT                             MS";
+pub const HEAD: &str = "TIME(UTC)       PID     COMM             LOCAL                      PEER                       EVENT                             MS";
 
 /// Writes lines into a buffer of the caller's.
 #[derive(Debug)]
@@ -54,7 +53,8 @@ impl Writer<'_> {
                 self.line(out, event.time_ns, known, ends(&event.ends), &what, "");
             }
             Event::Reset(event) => {
-                let what = format!("RST {} in {}{}", sent(event.direction), upper(event.state), self.reason(event.reason));
+                let what =
+                    format!("RST {} in {}{}", sent(event.direction), upper(event.state), self.reason(event.reason));
                 self.line(out, event.time_ns, known, ends(&event.ends), &what, "");
             }
             Event::Destroy(_) => {}

@@ -66,12 +66,7 @@ fn rates(text: &mut String, before: &Status, now: &Status) {
         rate(|status| status.totals.retransmits_syn),
         rate(|status| status.totals.retransmits_syn_ack),
         rate(|status| status.totals.resets_received),
-        rate(|status| status
-            .totals
-            .resets_sent
-            .values()
-            .chain(status.totals.resets_without_socket.values())
-            .sum()),
+        rate(|status| status.totals.resets_sent.values().chain(status.totals.resets_without_socket.values()).sum()),
     );
 }
 
@@ -150,7 +145,7 @@ fn crop(text: &str, width: usize, height: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::Listener;
+    use crate::ledger::Listener;
 
     #[test]
     fn shows_states_rates_and_listeners_within_the_screen() {

@@ -2,11 +2,14 @@
 //!
 //! Offsets move with version and configuration, so that nothing is looked up by version.
 
+mod reader;
+
 use std::path::{Path, PathBuf};
 
-use btf_rs::{Btf, BtfType, Type};
 use synfin_common::knobs::{ABSENT, FIELDS, Field, Knobs, Offsets};
 use zerocopy::FromBytes as _;
+
+use self::reader::{Kind, Reader, Type};
 
 /// Where kernels publish their BTF.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -42,9 +45,9 @@ pub enum BtfError {
     },
 }
 
-/// The kernel's types, parsed. Drop it after use: it is tens of megabytes.
+/// The kernel's types. Drop it after use: it is megabytes.
 pub struct Types {
-    btf: Btf,
+    reader: Reader,
 }
 
 impl std::fmt::Debug for Types {
@@ -52,6 +55,9 @@ impl std::fmt::Debug for Types {
         f.debug_struct("Types").finish_non_exhaustive()
     }
 }
+
+/// Anonymous structs and unions within each other at most: the kernel has three or four, a broken file a loop.
+const NESTING: u32 = 16;
 
 /// What a lookup of a field can end in.
 enum Lookup {
@@ -62,11 +68,10 @@ enum Lookup {
 impl Types {
     /// Parses a BTF file.
     pub fn from_file(path: &Path) -> Result<Self, BtfError> {
-        let bytes =
-            std::fs::read(path).map_err(|source| BtfError::Unreadable { path: path.to_owned(), source })?;
-        let btf = Btf::from_bytes(&bytes)
-            .map_err(|err| BtfError::Malformed { path: path.to_owned(), why: err.to_string() })?;
-        Ok(Self { btf })
+        let bytes = std::fs::read(path).map_err(|source| BtfError::Unreadable { path: path.to_owned(), source })?;
+        let reader =
+            Reader::new(bytes).map_err(|err| BtfError::Malformed { path: path.to_owned(), why: err.to_string() })?;
+        Ok(Self { reader })
     }
 
     /// Offsets of every field that the programs read.
@@ -82,11 +87,7 @@ impl Types {
 
     fn offset(&self, field: &Field) -> Result<u32, BtfError> {
         let missing = |why: String| {
-            if field.required {
-                Err(BtfError::Field { root: field.root, path: field.path, why })
-            } else {
-                Ok(ABSENT)
-            }
+            if field.required { Err(BtfError::Field { root: field.root, path: field.path, why }) } else { Ok(ABSENT) }
         };
         match self.find(field.root, field.path) {
             // A field of any size, of which the programs read the lowest byte.
@@ -101,29 +102,25 @@ impl Types {
 
     /// Number of arguments of a tracepoint (`btf_trace_NAME`), None where the kernel has no such tracepoint.
     pub fn tracepoint_arguments(&self, tracepoint: &str) -> Option<usize> {
-        let types = self.btf.resolve_types_by_name(&format!("btf_trace_{tracepoint}")).ok()?;
-        let typedef = types.into_iter().find(|found| matches!(found, Type::Typedef(_)))?;
-        let pointer = self.target(&typedef)?;
-        match self.target(&pointer)? {
-            // The first parameter is the tracepoint's private data.
-            Type::FuncProto(proto) => Some(proto.parameters.len().saturating_sub(1)),
-            _ => None,
-        }
+        let typedef = self.reader.find(Kind::Typedef, &format!("btf_trace_{tracepoint}"))?;
+        let pointer = self.reader.get(typedef.size_or_type)?;
+        let function = self.reader.get(pointer.size_or_type)?;
+        // The first parameter is the tracepoint's private data.
+        self.reader.parameters(function).map(|count| count.saturating_sub(1))
     }
 
     /// Names of an enum by number, `prefix` removed, in lower case; empty where the kernel has no such enum.
     pub fn enum_names(&self, name: &str, prefix: &str) -> Vec<String> {
         let mut names = Vec::new();
-        for found in self.btf.resolve_types_by_name(name).unwrap_or_default() {
-            let Type::Enum(found) = found else { continue };
-            for member in &found.members {
-                let (Ok(name), value) = (self.btf.resolve_name(member), member.val() as usize) else { continue };
-                if value < 256 && name.starts_with(prefix) {
-                    if names.len() <= value {
-                        names.resize(value + 1, String::new());
-                    }
-                    names[value] = name[prefix.len()..].to_ascii_lowercase();
+        let Some(found) = self.reader.find(Kind::Enum, name) else { return names };
+        for (name, value) in self.reader.enumerators(found) {
+            let value = value as usize;
+            // Names are for small numbers; a broken file must not make a long list.
+            if let (Some(name), true) = (name.strip_prefix(prefix), value < 256) {
+                if names.len() <= value {
+                    names.resize(value + 1, String::new());
                 }
+                names[value] = name.to_ascii_lowercase();
             }
         }
         names
@@ -144,13 +141,12 @@ impl Types {
     }
 
     fn find(&self, root: &str, path: &str) -> Lookup {
-        let types = self.btf.resolve_types_by_name(root).unwrap_or_default();
-        let Some(mut at) = types.into_iter().find(|found| matches!(found, Type::Struct(_))) else {
+        let Some(mut at) = self.reader.find(Kind::Struct, root) else {
             return Lookup::Missing(format!("there is no struct {root}"));
         };
         let (mut bits, mut width) = (0, None);
         for name in path.split('.') {
-            match self.member(&at, name) {
+            match self.member(at, name, NESTING) {
                 Some((offset, bitfield, found)) => {
                     bits += offset;
                     width = bitfield;
@@ -161,7 +157,7 @@ impl Types {
         }
         match (bits % 8, width) {
             (0, Some(width)) => Lookup::Found { bytes: bits / 8, size: width.div_ceil(8) },
-            (0, None) => match self.size(&at) {
+            (0, None) => match self.size(at) {
                 Some(size) => Lookup::Found { bytes: bits / 8, size },
                 None => Lookup::Missing("its size is not known".to_owned()),
             },
@@ -170,49 +166,30 @@ impl Types {
     }
 
     /// A member of a struct or union, looked for in anonymous ones inside it too: (bit offset, bits if it is a
-    /// bitfield, type).
-    fn member(&self, of: &Type, name: &str) -> Option<(u32, Option<u32>, Type)> {
-        let (Type::Struct(of) | Type::Union(of)) = of else { return None };
-        for member in &of.members {
-            let found = self.resolved(member)?;
-            if self.btf.resolve_name(member).is_ok_and(|found| found == name) {
-                let bitfield = member.bitfield_size().filter(|bits| *bits != 0);
-                return Some((member.bit_offset(), bitfield, found));
+    /// bit-field, type).
+    fn member(&self, of: Type, name: &str, depth: u32) -> Option<(u32, Option<u32>, Type)> {
+        self.reader.members(of).find_map(|member| {
+            let found = self.reader.resolve(member.type_id)?;
+            if member.name == name {
+                return Some((member.bit_offset, member.bits, found));
             }
-            if member.get_name_offset() == Some(0)
-                && let Some((offset, bitfield, found)) = self.member(&found, name)
-            {
-                return Some((member.bit_offset() + offset, bitfield, found));
+            if !member.name.is_empty() {
+                return None;
             }
-        }
-        None
-    }
-
-    /// What a type refers to, one step.
-    fn target(&self, of: &Type) -> Option<Type> {
-        self.btf.resolve_chained_type(of.as_btf_type()?).ok()
-    }
-
-    /// The type of a member without typedefs and qualifiers.
-    fn resolved(&self, of: &dyn BtfType) -> Option<Type> {
-        let mut at = self.btf.resolve_chained_type(of).ok()?;
-        while matches!(at, Type::Typedef(_) | Type::Volatile(_) | Type::Const(_) | Type::Restrict(_) | Type::TypeTag(_)) {
-            at = self.target(&at)?;
-        }
-        Some(at)
-    }
-
-    fn size(&self, of: &Type) -> Option<u32> {
-        Some(match of {
-            Type::Int(int) => int.size() as u32,
-            Type::Ptr(_) => 8, // kernels with BPF programs of this kind are 64-bit
-            Type::Struct(found) | Type::Union(found) => found.size() as u32,
-            Type::Enum(found) => found.size() as u32,
-            Type::Array(array) => {
-                let element = self.resolved(array)?;
-                array.len() as u32 * self.size(&element)?
-            }
-            _ => return None,
+            let (offset, bits, found) = self.member(found, name, depth.checked_sub(1)?)?;
+            Some((member.bit_offset + offset, bits, found))
         })
+    }
+
+    fn size(&self, of: Type) -> Option<u32> {
+        match of.kind {
+            Kind::Int | Kind::Struct | Kind::Union | Kind::Enum => Some(of.size_or_type),
+            Kind::Ptr => Some(8), // kernels with BPF programs of this kind are 64-bit
+            Kind::Array => {
+                let (element, len) = self.reader.array(of)?;
+                self.size(self.reader.resolve(element)?)?.checked_mul(len)
+            }
+            _ => None,
+        }
     }
 }

@@ -1,0 +1,309 @@
+//! Every metric of synfin, as a plain table: the instruments are made from it, and docs/METRICS.md is written from it.
+//!
+//! Names are standard ones where there are any, then those of the open proposal for `system.network.tcp.*`
+//! (open-telemetry/semantic-conventions#3682), then ours in the same style. Units are UCUM. A name contains neither its
+//! unit nor `total`: Prometheus adds them. No attribute is an address, a port or a process: the number of series is
+//! bounded by the table.
+
+use super::readings as read;
+use super::readings::{Points, Snapshot};
+
+/// A metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Name.
+    pub name: &'static str,
+    /// Unit (UCUM).
+    pub unit: &'static str,
+    /// What it counts, for people.
+    pub description: &'static str,
+    /// Keys of its attributes.
+    pub attributes: &'static [&'static str],
+    /// Kind of instrument, with where its values come from.
+    pub instrument: Instrument,
+}
+
+/// Kinds of instruments. All but histograms read the latest status when asked; totals are exact whatever happened to
+/// the exports before.
+#[derive(Clone, Copy, Debug)]
+pub enum Instrument {
+    /// A total of things.
+    Counter(fn(&Snapshot, &mut Points<'_, u64>)),
+    /// A total of time or other fractions.
+    CounterFloat(fn(&Snapshot, &mut Points<'_, f64>)),
+    /// An amount that adds up over attributes and agents.
+    UpDownCounter(fn(&Snapshot, &mut Points<'_, i64>)),
+    /// A value that does not add up.
+    Gauge(fn(&Snapshot, &mut Points<'_, f64>)),
+    /// A distribution with these bounds, one value for each ended connection.
+    Histogram(&'static [f64]),
+}
+
+impl Instrument {
+    /// Name of the kind.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter(_) | Self::CounterFloat(_) => "Counter",
+            Self::UpDownCounter(_) => "UpDownCounter",
+            Self::Gauge(_) => "Gauge",
+            Self::Histogram(_) => "Histogram",
+        }
+    }
+}
+
+/// Name of the histogram of handshakes.
+pub const HANDSHAKE_DURATION: &str = "system.network.tcp.handshake.duration";
+/// Name of the histogram of whole connections.
+pub const CONNECTION_DURATION: &str = "system.network.tcp.connection.duration";
+
+/// From a datacentre's round trip to the first retransmitted SYN (1 s) and the second (3 s).
+const HANDSHAKE_BOUNDS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0];
+/// From one request to a day.
+const CONNECTION_BOUNDS: &[f64] =
+    &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0, 86_400.0];
+
+const fn counter(
+    name: &'static str,
+    unit: &'static str,
+    attributes: &'static [&'static str],
+    read: fn(&Snapshot, &mut Points<'_, u64>),
+    description: &'static str,
+) -> Metric {
+    Metric { name, unit, description, attributes, instrument: Instrument::Counter(read) }
+}
+
+const fn counter_float(
+    name: &'static str,
+    unit: &'static str,
+    attributes: &'static [&'static str],
+    read: fn(&Snapshot, &mut Points<'_, f64>),
+    description: &'static str,
+) -> Metric {
+    Metric { name, unit, description, attributes, instrument: Instrument::CounterFloat(read) }
+}
+
+const fn up_down(
+    name: &'static str,
+    unit: &'static str,
+    attributes: &'static [&'static str],
+    read: fn(&Snapshot, &mut Points<'_, i64>),
+    description: &'static str,
+) -> Metric {
+    Metric { name, unit, description, attributes, instrument: Instrument::UpDownCounter(read) }
+}
+
+const fn gauge(
+    name: &'static str,
+    unit: &'static str,
+    attributes: &'static [&'static str],
+    read: fn(&Snapshot, &mut Points<'_, f64>),
+    description: &'static str,
+) -> Metric {
+    Metric { name, unit, description, attributes, instrument: Instrument::Gauge(read) }
+}
+
+const fn histogram(
+    name: &'static str,
+    attributes: &'static [&'static str],
+    bounds: &'static [f64],
+    description: &'static str,
+) -> Metric {
+    Metric { name, unit: "s", description, attributes, instrument: Instrument::Histogram(bounds) }
+}
+
+/// The catalogue, in the order of the document.
+#[rustfmt::skip] // a table: one metric, its row
+pub const CATALOGUE: &[Metric] = &[
+    // Connections of the host.
+    counter("system.network.tcp.connection.transitions", "{transition}",
+        &["network.tcp.state.previous", "network.connection.state"], read::transitions,
+        "Changes of state of TCP sockets, as the kernel reported them."),
+    counter("system.network.tcp.connection.opened", "{connection}",
+        &["network.tcp.handshake.role"], read::opened,
+        "Connections begun: SYN sent (client), or handshake completed by a peer (server)."),
+    counter("system.network.tcp.connection.successes", "{connection}",
+        &["network.tcp.handshake.role"], read::successes,
+        "Handshakes completed."),
+    counter("system.network.tcp.connection.failures", "{connection}",
+        &["network.tcp.handshake.role", "error.type"], read::failures,
+        "Handshakes that failed."),
+    counter("system.network.tcp.connection.ended", "{connection}",
+        &["network.connection.end"], read::ended,
+        "Connections that ended, by how."),
+    histogram(HANDSHAKE_DURATION, &["network.tcp.handshake.role"], HANDSHAKE_BOUNDS,
+        "Time from SYN sent to established, of connections that ended. Clients only: no event shows when a server's began."),
+    histogram(CONNECTION_DURATION, &["network.tcp.handshake.role", "network.connection.end"], CONNECTION_BOUNDS,
+        "Time from the first event of a connection to its end, where both were seen."),
+    counter("system.network.tcp.retransmits", "{segment}",
+        &["network.tcp.segment.type"], read::retransmits,
+        "Segments sent again, counted as the kernel's RetransSegs."),
+    counter("system.network.tcp.resets", "{reset}",
+        &["network.io.direction", "network.tcp.reset.reason", "synfin.reset.socket"], read::resets,
+        "RSTs. Those sent include answers to segments that belong to no socket (`synfin.reset.socket` false), so that \
+         their sum is the kernel's OutRsts. The reason is the kernel's, for sent ones, where it gives one."),
+    counter("system.network.tcp.time_wait.entered", "{connection}",
+        &["network.tcp.close.first"], read::time_wait,
+        "Connections that went into TIME_WAIT on this host, by who closed first."),
+    // synfin itself.
+    counter("synfin.events", "{event}", &["synfin.event.kind"], read::events,
+        "Events read from the kernel."),
+    counter("synfin.events.lost", "{event}", &["synfin.loss.reason", "synfin.event.kind"], read::losses,
+        "Events that could not be told, by cause. The kind is absent where it is unknown."),
+    up_down("synfin.ledger.connections", "{connection}", &["network.connection.state"], read::tracked,
+        "Sockets in the ledger, by state: those of which an event was seen. Not the kernel's own count."),
+    up_down("synfin.ledger.limit", "{connection}", &[], read::ledger_limit,
+        "Sockets that the ledger may hold."),
+    counter("synfin.ledger.corrections", "{correction}", &["synfin.correction.kind"], read::corrections,
+        "Where the ledger had to be corrected: `unknown` (a connection whose beginning was not seen), `missed_close` \
+         (gone without a close), `gap` (a transition that does not follow from the last), `folded` (pushed out of a full \
+         ledger)."),
+    up_down("synfin.ring.usage", "By", &[], read::ring_usage,
+        "Bytes that waited in the kernel's ring when it was last read."),
+    up_down("synfin.ring.size", "By", &[], read::ring_size,
+        "Size of the kernel's ring."),
+    gauge("synfin.lag", "s", &[], read::lag,
+        "Age of the oldest event when the ring was last read."),
+    counter_float("synfin.bpf.program.run_time", "s", &["synfin.probe"], read::program_time,
+        "Time spent in an eBPF program, while the kernel measures it (`kernel.bpf_stats_enabled`)."),
+    counter("synfin.bpf.program.runs", "{run}", &["synfin.probe"], read::program_runs,
+        "Runs of an eBPF program, while the kernel counts them (`kernel.bpf_stats_enabled`)."),
+    counter("synfin.bpf.program.recursion_misses", "{run}", &["synfin.probe"], read::program_misses,
+        "Runs that the kernel skipped because the program was already running on that CPU."),
+    gauge("synfin.probe.status", "1", &["synfin.probe", "synfin.probe.verdict"], read::probes,
+        "1 for the present verdict about a probe: `active`, `unsupported`, `broken`."),
+    counter("synfin.clock.jumps", "{jump}", &[], read::clock_jumps,
+        "Jumps of the wall clock against the monotonic one."),
+    up_down("synfin.filter.missing_namespaces", "{namespace}", &[], read::missing_namespaces,
+        "Network namespaces of the filter that do not exist."),
+    counter("synfin.spans.sampled_out", "{span}", &[], read::sampled_out,
+        "Ended connections that sampling left out."),
+    // Export.
+    up_down("otel.sdk.processor.span.queue.size", "{span}", &["otel.component.type"], read::span_queue_size,
+        "Spans that wait for export, those being sent included."),
+    up_down("otel.sdk.processor.span.queue.capacity", "{span}", &["otel.component.type"], read::span_queue_capacity,
+        "Spans that may wait for export."),
+    counter("otel.sdk.processor.span.processed", "{span}", &["otel.component.type", "error.type"],
+        read::spans_processed,
+        "Spans that left the queue: to the exporter, or lost with `error.type` `queue_full` or `shutdown`."),
+    counter("otel.sdk.exporter.span.exported", "{span}", &["otel.component.type", "error.type"],
+        read::spans_exported,
+        "Spans that the endpoint took, or refused for good with `error.type` `rejected`."),
+    up_down("otel.sdk.exporter.span.inflight", "{span}", &["otel.component.type"], read::spans_in_flight,
+        "Spans that are being sent."),
+    up_down("otel.sdk.processor.log.queue.size", "{log_record}", &["otel.component.type"], read::log_queue_size,
+        "Log records that wait for export, those being sent included."),
+    up_down("otel.sdk.processor.log.queue.capacity", "{log_record}", &["otel.component.type"],
+        read::log_queue_capacity,
+        "Log records that may wait for export."),
+    counter("otel.sdk.processor.log.processed", "{log_record}", &["otel.component.type", "error.type"],
+        read::logs_processed,
+        "Log records that left the queue: to the exporter, or lost with `error.type` `queue_full` or `shutdown`."),
+    counter("otel.sdk.exporter.log.exported", "{log_record}", &["otel.component.type", "error.type"],
+        read::logs_exported,
+        "Log records that the endpoint took, or refused for good with `error.type` `rejected`."),
+    // The process.
+    counter_float("process.cpu.time", "s", &[], read::cpu,
+        "CPU time of the agent."),
+    counter_float("synfin.drain.cpu.time", "s", &[], read::drain_cpu,
+        "CPU time of the thread that drains the ring, part of `process.cpu.time`."),
+    up_down("process.memory.usage", "By", &[], read::memory,
+        "Resident memory of the agent."),
+    gauge("process.uptime", "s", &[], read::uptime,
+        "Time since the programs were attached."),
+];
+
+/// docs/METRICS.md.
+pub fn markdown() -> String {
+    use std::fmt::Write as _;
+
+    let mut text = String::from(HEAD);
+    for metric in CATALOGUE {
+        let attributes: Vec<_> = metric.attributes.iter().map(|key| format!("`{key}`")).collect();
+        // Writing to a String cannot fail.
+        _ = writeln!(
+            text,
+            "| `{}` | {} | `{}` | {} | {} |",
+            metric.name,
+            metric.instrument.name(),
+            metric.unit,
+            attributes.join(", "),
+            metric.description,
+        );
+    }
+    text.push_str(TAIL);
+    for (name, bounds) in [(HANDSHAKE_DURATION, HANDSHAKE_BOUNDS), (CONNECTION_DURATION, CONNECTION_BOUNDS)] {
+        let bounds: Vec<_> = bounds.iter().map(f64::to_string).collect();
+        _ = writeln!(text, "* `{name}`: {}", bounds.join(", "));
+    }
+    text
+}
+
+const HEAD: &str = "\
+<!-- Written from agent/src/export/otlp/catalogue.rs: `UPDATE=1 cargo test -p synfin metrics_md` -->
+# Metrics
+
+What synfin sends as OTLP metrics. Counters are cumulative from the start of the agent: an export that fails loses
+resolution and nothing else. All totals of one export come from one moment. An attribute that is unknown is absent.
+
+| metric | instrument | unit | attributes | meaning |
+|---|---|---|---|---|
+";
+
+const TAIL: &str = "
+No attribute is an address, a port or a process, so the number of series of an agent is bounded (a few hundred at most).
+Ids, addresses and owners of single connections are in the spans.
+
+## Bounds of the histograms, in seconds
+
+";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn metrics_md_is_the_catalogue() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/METRICS.md");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, markdown()).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(written == markdown(), "docs/METRICS.md is old: UPDATE=1 cargo test -p synfin metrics_md");
+    }
+
+    #[test]
+    fn names_are_unique_and_in_the_style_of_the_conventions() {
+        let mut seen = HashSet::new();
+        for metric in CATALOGUE {
+            let name = metric.name;
+            assert!(seen.insert(name), "{name} twice");
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || b"._".contains(&byte)), "{name}");
+            assert!(!name.ends_with("total") && !name.ends_with("seconds"), "{name}: Prometheus adds that");
+            assert!(metric.description.ends_with('.'), "{name}");
+            let keys: HashSet<_> = metric.attributes.iter().collect();
+            assert_eq!(keys.len(), metric.attributes.len(), "{name}: an attribute twice");
+        }
+    }
+
+    #[test]
+    fn units_are_ucum() {
+        for Metric { name, unit, .. } in CATALOGUE {
+            let annotation = unit.strip_prefix('{').and_then(|unit| unit.strip_suffix('}')).is_some_and(|unit| {
+                !unit.is_empty() && unit.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+            });
+            assert!(annotation || ["s", "By", "1"].contains(unit), "{name}: {unit}");
+        }
+    }
+
+    #[test]
+    fn bounds_rise() {
+        for metric in CATALOGUE {
+            if let Instrument::Histogram(bounds) = metric.instrument {
+                assert!(bounds.is_sorted_by(|one, next| one < next), "{}", metric.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Metrics: the catalogue as instruments of OpenTelemetry's SDK.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use opentelemetry::metrics::{Histogram, Meter, MeterProvider as _};
+use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
+
+use super::catalogue::{CATALOGUE, CONNECTION_DURATION, HANDSHAKE_DURATION, Instrument, Metric};
+use super::link::Link;
+use super::logs::Logs;
+use super::readings::{Line, Snapshot};
+use super::traces::Traces;
+use super::transport::classify;
+use super::worker::Failure;
+use crate::ledger::{Connection, End, Role};
+use crate::status::Board;
+
+/// Where snapshots come from.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) board: Arc<Board>,
+    /// With the names of processor and exporter in self-metrics.
+    pub(super) spans: Option<(Arc<Traces>, &'static str)>,
+    pub(super) logs: Option<(Logs, &'static str)>,
+    /// The snapshot of the collection that is going on: all instruments of one export read the same moment.
+    pub(super) held: Mutex<Option<Arc<Snapshot>>>,
+}
+
+impl Source {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(held.get_or_insert_with(|| Arc::new(self.take())))
+    }
+
+    fn take(&self) -> Snapshot {
+        Snapshot {
+            status: self.board.latest(),
+            spans: self.spans.as_ref().map(|(traces, exporter)| Line {
+                counts: traces.counts(),
+                processor: "batching_span_processor",
+                exporter,
+            }),
+            sampled_out: self.spans.as_ref().map_or(0, |(traces, _)| traces.sampled_out()),
+            logs: self.logs.as_ref().map(|(logs, exporter)| Line {
+                counts: logs.counts(),
+                processor: "batching_log_processor",
+                exporter,
+            }),
+        }
+    }
+
+    /// The collection is over.
+    fn release(&self) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// The exporter of a reader, watched: it tells the link how it went, and the source that a collection is complete.
+pub(super) struct Watched<E> {
+    pub(super) exporter: E,
+    pub(super) link: Arc<Link>,
+    pub(super) source: Arc<Source>,
+}
+
+impl<E: PushMetricExporter> PushMetricExporter for Watched<E> {
+    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
+        self.source.release();
+        let result = self.exporter.export(metrics).await;
+        match &result {
+            Ok(()) => self.link.answered(),
+            Err(error) => match classify(error) {
+                Failure::Retry(why) => self.link.failed(&why),
+                Failure::Rejected(why) => self.link.refused(&why),
+            },
+        }
+        result
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn temporality(&self) -> Temporality {
+        self.exporter.temporality()
+    }
+}
+
+/// The running instruments.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    provider: SdkMeterProvider,
+    pub(super) link: Arc<Link>,
+    handshake: Histogram<f64>,
+    connection: Histogram<f64>,
+}
+
+impl Metrics {
+    /// Starts the reader.
+    pub(super) fn start<E: PushMetricExporter>(
+        exporter: E,
+        link: Link,
+        source: Source,
+        interval: Duration,
+        resource: Resource,
+        scope: InstrumentationScope,
+    ) -> Self {
+        let (link, source) = (Arc::new(link), Arc::new(source));
+        let watched = Watched { exporter, link: Arc::clone(&link), source: Arc::clone(&source) };
+        // The SDK folds what exceeds 2000 attribute sets of an instrument into one. The catalogue stays far below (its
+        // largest is the 121 pairs of states), so that no view has to raise the limit.
+        let provider = SdkMeterProvider::builder()
+            .with_reader(PeriodicReader::builder(watched).with_interval(interval).build())
+            .with_resource(resource)
+            .build();
+        let meter = provider.meter_with_scope(scope);
+        for metric in CATALOGUE {
+            observe(&meter, metric, &source);
+        }
+        let (handshake, connection) = (histogram(&meter, HANDSHAKE_DURATION), histogram(&meter, CONNECTION_DURATION));
+        Self { provider, link, handshake, connection }
+    }
+
+    /// Adds a connection that ended to the distributions.
+    pub(super) fn ended(&self, connection: &Connection, end: End) {
+        let role = connection.role.map(|role: Role| KeyValue::new("network.tcp.handshake.role", role.name()));
+        if let (Some(seconds), Some(role)) = (connection.handshake_seconds(), &role) {
+            self.handshake.record(seconds, std::slice::from_ref(role));
+        }
+        // An end that was not seen has no time.
+        if let (Some(seconds), true) = (connection.duration_seconds(), end.is_seen()) {
+            let end = KeyValue::new("network.connection.end", end.name());
+            match role {
+                Some(role) => self.connection.record(seconds, &[role, end]),
+                None => self.connection.record(seconds, &[end]),
+            }
+        }
+    }
+
+    /// Exports a last time. Whether that arrived within the time.
+    pub(super) fn shutdown(&self, timeout: Duration) -> bool {
+        self.provider.shutdown_with_timeout(timeout).is_ok()
+    }
+
+    #[cfg(test)]
+    pub(super) fn flush(&self) {
+        self.provider.force_flush().unwrap();
+    }
+}
+
+/// Makes the instrument of a metric; it lives as long as the provider.
+fn observe(meter: &Meter, metric: &Metric, source: &Arc<Source>) {
+    let source = Arc::clone(source);
+    let (name, unit, description) = (metric.name, metric.unit, metric.description);
+    match metric.instrument {
+        Instrument::Counter(read) => {
+            meter
+                .u64_observable_counter(name)
+                .with_unit(unit)
+                .with_description(description)
+                .with_callback(move |observer| {
+                    read(&source.snapshot(), &mut |value, attributes| observer.observe(value, attributes));
+                })
+                .build();
+        }
+        Instrument::CounterFloat(read) => {
+            meter
+                .f64_observable_counter(name)
+                .with_unit(unit)
+                .with_description(description)
+                .with_callback(move |observer| {
+                    read(&source.snapshot(), &mut |value, attributes| observer.observe(value, attributes));
+                })
+                .build();
+        }
+        Instrument::UpDownCounter(read) => {
+            meter
+                .i64_observable_up_down_counter(name)
+                .with_unit(unit)
+                .with_description(description)
+                .with_callback(move |observer| {
+                    read(&source.snapshot(), &mut |value, attributes| observer.observe(value, attributes));
+                })
+                .build();
+        }
+        Instrument::Gauge(read) => {
+            meter
+                .f64_observable_gauge(name)
+                .with_unit(unit)
+                .with_description(description)
+                .with_callback(move |observer| {
+                    read(&source.snapshot(), &mut |value, attributes| observer.observe(value, attributes));
+                })
+                .build();
+        }
+        Instrument::Histogram(_) => {} // recorded, not observed: see `histogram`
+    }
+}
+
+/// Makes the histogram of this name, by its row of the catalogue.
+fn histogram(meter: &Meter, name: &'static str) -> Histogram<f64> {
+    let mut builder = meter.f64_histogram(name);
+    for metric in CATALOGUE.iter().filter(|metric| metric.name == name) {
+        builder = builder.with_unit(metric.unit).with_description(metric.description);
+        if let Instrument::Histogram(bounds) = metric.instrument {
+            builder = builder.with_boundaries(bounds.to_vec());
+        }
+    }
+    builder.build()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,301 @@
+//! OTLP: spans of connections, metrics, and log records of the agent's own events.
+//!
+//! OpenTelemetry's crates encode and send. What waits, what is shed and what is lost is ours ([`queue`]): the SDK's
+//! processors lose spans and records that no counter shows. An endpoint that is away is no error: what fits the queue
+//! waits for it, the rest is counted, and totals are cumulative.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use opentelemetry::InstrumentationScope;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::logs::LogExporter as _;
+use opentelemetry_sdk::trace::SpanExporter as _;
+use tokio::runtime::{Handle, Runtime};
+
+use crate::clock::Clock;
+use crate::config::{Otlp as Settings, Protocol, Signal};
+use crate::ledger::{Connection, End};
+use crate::status::Board;
+
+pub mod catalogue;
+mod changes;
+pub mod ids;
+mod link;
+pub mod logs;
+mod metrics;
+pub mod queue;
+pub mod readings;
+pub mod resource;
+pub mod span;
+mod traces;
+mod transport;
+mod worker;
+
+use link::Link;
+use logs::Logs;
+use metrics::{Metrics, Source};
+use queue::Counts;
+use traces::Traces;
+use transport::{Builder, Sender};
+
+/// The last export of metrics gets this much even if the spans used up the time: it carries the final totals.
+const LAST_METRICS: Duration = Duration::from_secs(1);
+
+/// Why OTLP cannot start. An endpoint that does not answer is not among the reasons.
+#[derive(Debug, thiserror::Error)]
+pub enum OtlpError {
+    /// The endpoint is no URL that can be used.
+    #[error(
+        "the OTLP endpoint for {signal} is not usable: {endpoint:?}: {why}; \
+         give a URL like http://localhost:4317 (gRPC) or http://localhost:4318/v1/{signal} (HTTP)"
+    )]
+    Endpoint {
+        /// Of which signal.
+        signal: &'static str,
+        /// What was given.
+        endpoint: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A header that HTTP does not allow. Its value is not shown: it may be a secret.
+    #[error("the OTLP header {header:?} for {signal} has a name or a value that HTTP does not allow")]
+    Header {
+        /// Of which signal.
+        signal: &'static str,
+        /// Its name.
+        header: String,
+    },
+    /// The exporter cannot be made.
+    #[error("the OTLP exporter for {signal} cannot be set up: {why}")]
+    Exporter {
+        /// Of which signal.
+        signal: &'static str,
+        /// What it says.
+        why: String,
+    },
+    /// The system gives no thread.
+    #[error("no thread for OTLP")]
+    Thread(#[from] std::io::Error),
+}
+
+/// The exporters at work. Made to be shared: one thread hands over connections, another asks for [`Otlp::stats`].
+#[derive(Debug)]
+pub struct Otlp {
+    clock: Arc<Clock>,
+    traces: Option<Arc<Traces>>,
+    logs: Option<Logs>,
+    metrics: Option<Metrics>,
+    /// What gRPC's connections live on.
+    runtime: Option<Runtime>,
+    shutdown_timeout: Duration,
+}
+
+/// How export stands, for the agent's own views.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Spans, when they are exported.
+    pub spans: Option<Counts>,
+    /// Ended connections that sampling left out.
+    pub sampled_out: u64,
+    /// Log records, when they are exported.
+    pub logs: Option<Counts>,
+    /// Signals whose last attempt failed.
+    pub failing: u8,
+}
+
+/// What became of everything, at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Spans, when they were exported.
+    pub spans: Option<Counts>,
+    /// Ended connections that sampling left out.
+    pub sampled_out: u64,
+    /// Log records, when they were exported.
+    pub logs: Option<Counts>,
+    /// Whether the final totals arrived, when metrics were exported.
+    pub metrics: Option<bool>,
+}
+
+impl Otlp {
+    /// Starts what `settings` asks for. Fails only for settings that can never work; the network is not tried here.
+    pub fn start(settings: &Settings, board: Arc<Board>, clock: Arc<Clock>) -> Result<Self, OtlpError> {
+        let runtime = runtime(settings)?;
+        let resource = resource::resource(settings);
+        let start = Start {
+            settings,
+            board,
+            clock: Arc::clone(&clock),
+            runtime: runtime.as_ref().map(Runtime::handle),
+            resource,
+            scope: InstrumentationScope::builder("synfin")
+                .with_version(env!("CARGO_PKG_VERSION"))
+                .with_schema_url(resource::SCHEMA_URL)
+                .build(),
+        };
+        let traces = settings.traces.as_ref().map(|signal| start.traces(signal)).transpose()?.map(Arc::new);
+        let logs = settings.logs.as_ref().map(|signal| start.logs(signal)).transpose()?;
+        let metrics = settings
+            .metrics
+            .as_ref()
+            .map(|signal| start.metrics(signal, traces.as_ref(), logs.as_ref()))
+            .transpose()?;
+        Ok(Self { clock, traces, logs, metrics, runtime, shutdown_timeout: settings.shutdown_timeout })
+    }
+
+    /// Takes connections that ended. Made for the thread that drains the ring: it never waits for the network, and takes
+    /// one short lock for all of them, so hand them over in batches.
+    pub fn ended<'a>(&self, ended: impl IntoIterator<Item = (&'a Connection, End)>) {
+        let ended = ended.into_iter().inspect(|(connection, end)| {
+            if let Some(metrics) = &self.metrics {
+                metrics.ended(connection, *end);
+            }
+        });
+        match &self.traces {
+            Some(traces) => traces.ended(&self.clock, ended),
+            None => ended.for_each(drop),
+        }
+    }
+
+    /// Where event records go, when logs are exported.
+    pub fn logs(&self) -> Option<&Logs> {
+        self.logs.as_ref()
+    }
+
+    /// How export stands.
+    pub fn stats(&self) -> Stats {
+        let up = [
+            self.traces.as_ref().map(|traces| traces.link.is_up()),
+            self.logs.as_ref().map(Logs::is_up),
+            self.metrics.as_ref().map(|metrics| metrics.link.is_up()),
+        ];
+        Stats {
+            spans: self.traces.as_ref().map(|traces| traces.counts()),
+            sampled_out: self.traces.as_ref().map_or(0, |traces| traces.sampled_out()),
+            logs: self.logs.as_ref().map(Logs::counts),
+            failing: up.into_iter().flatten().filter(|up| !up).count() as u8,
+        }
+    }
+
+    /// Sends what still waits, as far as the time allows, and says what became of everything. Blocks; not for a task of
+    /// an async runtime. Connections that end later are counted as lost.
+    pub fn shutdown(&self) -> Report {
+        let end = Instant::now() + self.shutdown_timeout;
+        if let Some(traces) = &self.traces {
+            traces.queue.close(end);
+        }
+        if let Some(logs) = &self.logs {
+            logs.queue().close(end);
+        }
+        let spans = self.traces.as_ref().map(|traces| traces.queue.wait_finished(end));
+        let logs = self.logs.as_ref().map(|logs| logs.queue().wait_finished(end));
+        // Last: these totals tell of the spans and records above.
+        let left = end.saturating_duration_since(Instant::now()).max(LAST_METRICS);
+        let metrics = self.metrics.as_ref().map(|metrics| metrics.shutdown(left));
+        let sampled_out = self.traces.as_ref().map_or(0, |traces| traces.sampled_out());
+        Report { spans, sampled_out, logs, metrics }
+    }
+}
+
+impl Drop for Otlp {
+    fn drop(&mut self) {
+        // Workers that hang in a request must not hold up the end of the agent.
+        let now = Instant::now();
+        if let Some(traces) = &self.traces {
+            traces.queue.close(now);
+        }
+        if let Some(logs) = &self.logs {
+            logs.queue().close(now);
+        }
+        drop(self.metrics.take()); // its reader still needs the runtime
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A runtime of its own for gRPC's connections: export neither waits for the agent's tasks nor holds them up.
+fn runtime(settings: &Settings) -> Result<Option<Runtime>, OtlpError> {
+    let signals = [&settings.traces, &settings.logs, &settings.metrics];
+    if !signals.into_iter().flatten().any(|signal| signal.protocol == Protocol::Grpc) {
+        return Ok(None);
+    }
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("otlp-grpc").enable_all().build()?;
+    Ok(Some(runtime))
+}
+
+/// What all signals start from.
+struct Start<'a> {
+    settings: &'a Settings,
+    board: Arc<Board>,
+    clock: Arc<Clock>,
+    runtime: Option<&'a Handle>,
+    resource: Resource,
+    scope: InstrumentationScope,
+}
+
+impl Start<'_> {
+    fn builder<'a>(&'a self, name: &'static str, signal: &'a Signal) -> Builder<'a> {
+        // rustls wants one provider named for the process; that somebody did so already is as good.
+        _ = rustls::crypto::ring::default_provider().install_default();
+        Builder { name, signal, runtime: self.runtime }
+    }
+
+    fn sender<E>(&self, exporter: E, builder: &Builder<'_>) -> Sender<E> {
+        Sender { exporter, driver: builder.driver(), scope: self.scope.clone(), board: Arc::clone(&self.board) }
+    }
+
+    fn traces(&self, signal: &Signal) -> Result<Traces, OtlpError> {
+        let builder = self.builder("traces", signal);
+        let mut exporter = builder.spans()?;
+        exporter.set_resource(&self.resource);
+        let sender = self.sender(exporter, &builder);
+        let link = Link::new("traces", &signal.endpoint);
+        Ok(Traces::start(sender, link, self.settings.queue, self.settings.trace_sample_ratio)?)
+    }
+
+    fn logs(&self, signal: &Signal) -> Result<Logs, OtlpError> {
+        let builder = self.builder("logs", signal);
+        let mut exporter = builder.logs()?;
+        exporter.set_resource(&self.resource);
+        let sender = self.sender(exporter, &builder);
+        Ok(Logs::start(sender, Link::new("logs", &signal.endpoint), Arc::clone(&self.clock))?)
+    }
+
+    fn metrics(
+        &self,
+        signal: &Signal,
+        traces: Option<&Arc<Traces>>,
+        logs: Option<&Logs>,
+    ) -> Result<Metrics, OtlpError> {
+        let exporter = self.builder("metrics", signal).metrics()?;
+        let component = |signal: &Option<Signal>, grpc, http| match signal.as_ref().map(|signal| signal.protocol) {
+            Some(Protocol::HttpProtobuf) => http,
+            Some(Protocol::Grpc) | None => grpc,
+        };
+        let spans = component(&self.settings.traces, "otlp_grpc_span_exporter", "otlp_http_span_exporter");
+        let records = component(&self.settings.logs, "otlp_grpc_log_exporter", "otlp_http_log_exporter");
+        let source = Source {
+            board: Arc::clone(&self.board),
+            spans: traces.map(|traces| (Arc::clone(traces), spans)),
+            logs: logs.map(|logs| (logs.clone(), records)),
+            held: Mutex::default(),
+        };
+        Ok(Metrics::start(
+            exporter,
+            Link::new("metrics", &signal.endpoint),
+            source,
+            self.settings.metrics_interval,
+            self.resource.clone(),
+            self.scope.clone(),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod receiver;
+#[cfg(test)]
+mod tests;

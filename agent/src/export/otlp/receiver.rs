@@ -1,0 +1,187 @@
+//! Small OTLP endpoints inside the test process: real sockets, real encodings, and answers as told.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use tonic::{Code, Request, Response, Status};
+
+use crate::config::{Compression, Protocol, Signal};
+
+/// What arrived.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    pub(super) spans: Vec<Span>,
+    pub(super) logs: Vec<LogRecord>,
+    /// The latest export.
+    pub(super) metrics: Vec<Metric>,
+    /// Names of the services that sent.
+    pub(super) services: Vec<String>,
+    /// Answers for the next requests; afterwards everything is taken.
+    pub(super) refusals: Vec<Code>,
+}
+
+/// A gRPC endpoint on a port of its own.
+#[derive(Clone, Debug)]
+pub(super) struct Receiver {
+    pub(super) address: SocketAddr,
+    pub(super) inbox: Arc<Mutex<Inbox>>,
+}
+
+impl Receiver {
+    /// On any free port.
+    pub(super) fn start() -> Self {
+        Self::on(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    pub(super) fn on(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let receiver = Self { address: listener.local_addr().unwrap(), inbox: Arc::default() };
+        let service = receiver.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                listener.set_nonblocking(true).unwrap();
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                let incoming = tonic::transport::server::TcpIncoming::from(listener);
+                let server = tonic::transport::Server::builder()
+                    .add_service(TraceServiceServer::new(service.clone()))
+                    .add_service(LogsServiceServer::new(service.clone()))
+                    .add_service(MetricsServiceServer::new(service));
+                server.serve_with_incoming(incoming).await.unwrap();
+            });
+        });
+        receiver
+    }
+
+    /// How to get there.
+    pub(super) fn signal(&self) -> Signal {
+        signal(format!("http://{}", self.address), Protocol::Grpc)
+    }
+
+    /// Waits until `enough` of what arrived.
+    pub(super) fn wait(&self, enough: impl Fn(&Inbox) -> bool) {
+        for _ in 0..400 {
+            if enough(&self.inbox.lock().unwrap()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("it did not arrive within 20 s: {:?}", self.inbox.lock().unwrap());
+    }
+
+    fn take<R>(&self, add: impl FnOnce(&mut Inbox) -> R) -> Result<Response<R>, Status> {
+        let mut inbox = self.inbox.lock().unwrap();
+        match inbox.refusals.pop() {
+            Some(code) => Err(Status::new(code, "as told by the test")),
+            None => Ok(Response::new(add(&mut inbox))),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Receiver {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.take(|inbox| {
+            for resource in request.into_inner().resource_spans {
+                let attributes = resource.resource.map(|resource| resource.attributes).unwrap_or_default();
+                let name = attributes.into_iter().find(|pair| pair.key == "service.name");
+                inbox.services.push(format!("{:?}", name.and_then(|pair| pair.value)));
+                inbox.spans.extend(resource.scope_spans.into_iter().flat_map(|scope| scope.spans));
+            }
+            ExportTraceServiceResponse::default()
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Receiver {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        self.take(|inbox| {
+            let scopes = request.into_inner().resource_logs.into_iter().flat_map(|resource| resource.scope_logs);
+            inbox.logs.extend(scopes.flat_map(|scope| scope.log_records));
+            ExportLogsServiceResponse::default()
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Receiver {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        self.take(|inbox| {
+            let scopes = request.into_inner().resource_metrics.into_iter().flat_map(|resource| resource.scope_metrics);
+            inbox.metrics = scopes.flat_map(|scope| scope.metrics).collect();
+            ExportMetricsServiceResponse::default()
+        })
+    }
+}
+
+/// Head and body of each request.
+pub(super) type Requests = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
+/// An HTTP endpoint that answers every request with `status`.
+pub(super) fn http(status: &'static str) -> (SocketAddr, Requests) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, requests) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let taken = Arc::clone(&requests);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut data = Vec::new();
+            let mut chunk = vec![0; 65_536];
+            let (head, length) = loop {
+                let read = stream.read(&mut chunk).unwrap();
+                data.extend_from_slice(&chunk[..read]);
+                if let Some(end) = data.windows(4).position(|window| window == b"\r\n\r\n") {
+                    let head = String::from_utf8_lossy(&data[..end]).to_lowercase();
+                    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                    break (head.clone(), end + 4 + length.map_or(0, |length| length.parse::<usize>().unwrap()));
+                }
+                if read == 0 {
+                    break (String::new(), 0);
+                }
+            };
+            while data.len() < length {
+                let read = stream.read(&mut chunk).unwrap();
+                data.extend_from_slice(&chunk[..read]);
+            }
+            let body = data[head.len() + 4..].to_vec();
+            taken.lock().unwrap().push((head, body));
+            write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+        }
+    });
+    (address, requests)
+}
+
+/// A signal with short patience.
+pub(super) fn signal(endpoint: String, protocol: Protocol) -> Signal {
+    Signal {
+        endpoint,
+        protocol,
+        headers: BTreeMap::new(),
+        timeout: Duration::from_secs(5),
+        compression: Compression::None,
+    }
+}

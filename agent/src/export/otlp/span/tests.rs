@@ -1,0 +1,253 @@
+#![expect(clippy::large_types_passed_by_value, reason = "a test changes its copy and gives it away")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry::trace::{SpanId, TraceId};
+
+use super::super::fixtures::{OFFSET, client, refused, server};
+use super::*;
+
+fn ended(connection: Connection, end: End) -> Ended {
+    Ended { ids: Ids::of(&connection), connection, end, offset: Offset::from_nanos(OFFSET) }
+}
+
+fn status() -> Status {
+    Status { reset_reasons: Arc::new(["not_specified".into(), "no_socket".into()]), ..Status::default() }
+}
+
+fn made(connection: Connection, end: End) -> SpanData {
+    span(&ended(connection, end), Sampler::new(1.0), &InstrumentationScope::builder("synfin").build(), &status())
+}
+
+fn at(monotonic_ns: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(OFFSET as u64 + monotonic_ns)
+}
+
+fn shown(attributes: &[KeyValue]) -> BTreeMap<&str, String> {
+    let map: BTreeMap<_, _> = attributes.iter().map(|pair| (pair.key.as_str(), pair.value.to_string())).collect();
+    assert_eq!(map.len(), attributes.len(), "an attribute twice");
+    map
+}
+
+fn golden<'a>(rows: &[(&'a str, &str)]) -> BTreeMap<&'a str, String> {
+    rows.iter().map(|(key, value)| (*key, (*value).to_owned())).collect()
+}
+
+fn event_names(span: &SpanData) -> Vec<(&str, SystemTime)> {
+    span.events.iter().map(|event| (event.name.as_ref(), event.timestamp)).collect()
+}
+
+const MEASURES: [(&str, &str); 11] = [
+    ("network.tcp.rtt.smoothed", "0.0015"),
+    ("network.tcp.rtt.deviation", "0.00025"),
+    ("network.tcp.bytes_acked", "101"),
+    ("network.tcp.bytes_received", "2000"),
+    ("network.tcp.bytes_sent", "100"),
+    ("network.tcp.bytes_retrans", "0"),
+    ("network.tcp.segs_out", "6"),
+    ("network.tcp.segs_in", "5"),
+    ("network.tcp.total_retrans", "0"),
+    ("network.tcp.out_of_order", "0"),
+    ("network.tcp.snd_cwnd", "10"),
+];
+
+#[test]
+fn a_client_that_closed_first() {
+    let span = made(client(), End::TimeWait);
+    assert_eq!(span.name, "tcp connect");
+    assert_eq!(span.span_kind, SpanKind::Client);
+    assert_eq!(span.status, SpanStatus::Unset);
+    assert_eq!((span.start_time, span.end_time), (at(1_000_000_000), at(2_000_000_000)));
+    assert_eq!(span.parent_span_id, SpanId::INVALID);
+    assert!(!span.parent_span_is_remote);
+    assert!(span.span_context.is_valid() && span.span_context.is_sampled());
+    assert_eq!(span.span_context.trace_state().header(), "");
+    let mut expected = golden(&[
+        ("network.transport", "tcp"),
+        ("network.type", "ipv4"),
+        ("network.local.address", "10.0.0.1"),
+        ("network.local.port", "40000"),
+        ("network.peer.address", "10.0.0.2"),
+        ("network.peer.port", "443"),
+        ("client.address", "10.0.0.1"),
+        ("client.port", "40000"),
+        ("server.address", "10.0.0.2"),
+        ("server.port", "443"),
+        ("network.tcp.handshake.role", "client"),
+        ("network.tcp.handshake.duration", "0.002"),
+        ("network.connection.duration", "1"),
+        ("network.connection.end", "time_wait"),
+        ("network.tcp.close.first", "local"),
+        ("network.tcp.retransmits", "0"),
+        ("network.tcp.resets", "0"),
+        ("linux.netns.inode", "4026531840"),
+        ("linux.socket.cookie", "77"),
+        ("linux.cgroup.id", "101"),
+        ("process.pid", "4242"),
+        ("process.executable.name", "curl"),
+    ]);
+    expected.extend(golden(&MEASURES));
+    assert_eq!(shown(&span.attributes), expected);
+    assert_eq!(
+        event_names(&span),
+        [
+            ("tcp.syn_sent", at(1_000_000_000)),
+            ("tcp.established", at(1_002_000_000)),
+            ("tcp.fin_wait_1", at(1_900_000_000)),
+            ("tcp.fin_wait_2", at(1_950_000_000)),
+            ("tcp.closed", at(2_000_000_000)),
+        ]
+    );
+    assert_eq!(shown(&span.events[1].attributes), golden(&[("network.connection.state", "established")]));
+}
+
+#[test]
+fn both_ends_are_one_trace_with_the_client_as_parent() {
+    let (client, server) = (made(client(), End::TimeWait), made(server(), End::Closed));
+    assert_eq!(server.span_context.trace_id(), client.span_context.trace_id());
+    assert_eq!(server.parent_span_id, client.span_context.span_id());
+    assert_ne!(server.span_context.span_id(), client.span_context.span_id());
+    assert!(server.parent_span_is_remote);
+    assert_eq!((server.name.as_ref(), server.span_kind.clone()), ("tcp accept", SpanKind::Server));
+    let attributes = shown(&server.attributes);
+    assert_eq!(attributes["client.address"], "10.0.0.1");
+    assert_eq!(attributes["client.port"], "61000");
+    assert_eq!(attributes["server.port"], "8443");
+    assert_eq!(attributes["network.tcp.close.first"], "peer");
+    assert!(!attributes.contains_key("network.tcp.handshake.duration"), "no event shows when it began");
+    assert!(!attributes.contains_key("process.pid"));
+}
+
+#[test]
+fn a_refused_connection_is_an_error_of_a_trace_of_its_own() {
+    let span = made(refused(), End::Refused);
+    assert_eq!(span.status, SpanStatus::error("the peer refused the connection"));
+    let mut expected = golden(&[
+        ("network.transport", "tcp"),
+        ("network.type", "ipv4"),
+        ("network.local.address", "10.0.0.1"),
+        ("network.local.port", "40000"),
+        ("network.peer.address", "10.0.0.2"),
+        ("network.peer.port", "443"),
+        ("client.address", "10.0.0.1"),
+        ("client.port", "40000"),
+        ("server.address", "10.0.0.2"),
+        ("server.port", "443"),
+        ("network.tcp.handshake.role", "client"),
+        ("network.connection.duration", "1"),
+        ("network.connection.end", "refused"),
+        ("error.type", "connection_refused"),
+        ("network.tcp.retransmits", "1"),
+        ("network.tcp.resets", "1"),
+        ("linux.netns.inode", "4026531840"),
+        ("linux.socket.cookie", "77"),
+        ("linux.cgroup.id", "101"),
+        ("process.pid", "4242"),
+        ("process.executable.name", "curl"),
+    ]);
+    expected.insert("linux.errno", libc::ECONNREFUSED.to_string());
+    assert_eq!(shown(&span.attributes), expected);
+    assert_eq!(
+        event_names(&span),
+        [
+            ("tcp.syn_sent", at(1_000_000_000)),
+            ("tcp.retransmit", at(1_990_000_000)),
+            ("tcp.reset", at(2_000_000_000)),
+            ("tcp.closed", at(2_000_000_000)),
+        ]
+    );
+    assert_eq!(
+        shown(&span.events[2].attributes),
+        golden(&[("network.io.direction", "receive"), ("network.tcp.resets", "1")])
+    );
+    let again = made(refused(), End::Refused);
+    assert_ne!(again.span_context.trace_id(), span.span_context.trace_id());
+}
+
+#[test]
+fn a_reset_tells_the_kernels_reason() {
+    let mut connection = client();
+    connection.resets_sent = 2;
+    connection.reset_reason = Some(1);
+    let span = made(connection, End::ResetSent);
+    assert_eq!(shown(&span.attributes)["error.type"], "connection_reset");
+    assert_eq!(span.status, SpanStatus::error("this host reset the connection"));
+    let reset = span.events.iter().find(|event| event.name == "tcp.reset").unwrap();
+    assert_eq!(
+        shown(&reset.attributes),
+        golden(&[
+            ("network.io.direction", "transmit"),
+            ("network.tcp.resets", "2"),
+            ("network.tcp.reset.reason", "no_socket"),
+        ])
+    );
+}
+
+#[test]
+fn what_is_unknown_is_absent() {
+    let mut connection = client();
+    connection.role = None;
+    connection.birth_seen = false;
+    connection.entered_ns[State::SynSent.index()] = 0;
+    connection.closed_ns = 0;
+    connection.last_ns = 500; // before the first: lost events may leave such a thing
+    connection.closed_first = None;
+    connection.ends.local_port = 0;
+    connection.ends.local = [0; 16];
+    connection.ends.cookie = 0;
+    connection.cgroup = 0;
+    connection.owner = None;
+    connection.measures.as_mut().unwrap().srtt_us = 0;
+    let span = made(connection, End::Lost);
+    assert_eq!((span.name.as_ref(), span.span_kind.clone()), ("tcp connection", SpanKind::Internal));
+    assert_eq!(span.status, SpanStatus::Unset);
+    assert_eq!(span.start_time, span.end_time);
+    assert!(span.events.iter().all(|event| event.timestamp == span.start_time), "events lie within the span");
+    let attributes = shown(&span.attributes);
+    for key in attributes.keys() {
+        assert!(!key.starts_with("client.") && !key.starts_with("server."), "{key}");
+        assert!(!key.starts_with("network.local.") && !key.starts_with("network.tcp.rtt."), "{key}");
+        assert!(!key.ends_with(".duration") && !key.starts_with("process."), "{key}");
+    }
+    assert_eq!(attributes["network.connection.end"], "lost");
+}
+
+#[test]
+fn every_end_has_its_status() {
+    for end in End::ALL {
+        let mut connection = client();
+        connection.errno = libc::EHOSTUNREACH as u16;
+        let span = made(connection, end);
+        let attributes = shown(&span.attributes);
+        assert_eq!(attributes["network.connection.end"], end.name());
+        match (&span.status, attributes.get("error.type")) {
+            (SpanStatus::Unset, None) => {}
+            (SpanStatus::Error { description }, Some(_)) => assert!(!description.is_empty(), "{end:?}"),
+            other => panic!("{end:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn sampling_is_told_in_the_trace_state() {
+    let scope = InstrumentationScope::builder("synfin").build();
+    let state = |connection, end| {
+        span(&ended(connection, end), Sampler::new(0.25), &scope, &status()).span_context.trace_state().header()
+    };
+    assert_eq!(state(client(), End::TimeWait), "ot=th:c");
+    assert_eq!(state(refused(), End::Refused), "ot=th:0");
+}
+
+#[test]
+fn abnormal_is_what_went_wrong_with_the_connection() {
+    assert!(!ended(client(), End::TimeWait).is_abnormal());
+    assert!(ended(client(), End::Aborted).is_abnormal());
+    assert!(ended(client(), End::ResetReceived).is_abnormal());
+    assert!(!ended(client(), End::Folded).is_abnormal(), "that is the ledger's trouble");
+    let mut slow = client();
+    slow.retransmits_data = 1;
+    assert!(ended(slow, End::Closed).is_abnormal());
+    assert_ne!(ended(slow, End::Closed).ids.trace, TraceId::INVALID);
+}

@@ -1,0 +1,176 @@
+//! The whole module against an endpoint in this process.
+
+use std::net::TcpListener;
+
+use opentelemetry::logs::Severity;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::trace::v1::Span;
+
+use super::fixtures::{client, refused, server};
+use super::receiver::{Receiver, http, signal};
+use super::*;
+use crate::health::{Probe, Verdict};
+use crate::status::Status;
+
+fn start(settings: &Settings) -> Otlp {
+    Otlp::start(settings, Arc::default(), Arc::default()).unwrap()
+}
+
+#[test]
+fn it_can_be_shared_between_threads() {
+    const fn shared<T: Send + Sync + 'static>() {}
+    shared::<Otlp>();
+}
+
+#[test]
+fn both_halves_of_a_connection_arrive_as_one_trace() {
+    let receiver = Receiver::start();
+    let settings = Settings { traces: Some(receiver.signal()), ..Settings::default() };
+    let otlp = start(&settings);
+    otlp.ended([(&client(), End::TimeWait), (&server(), End::Closed)]);
+    let report = otlp.shutdown();
+    let counts = report.spans.unwrap();
+    assert_eq!((counts.offered, counts.exported, counts.dropped(), counts.waiting), (2, 2, 0, 0));
+    let inbox = receiver.inbox.lock().unwrap();
+    assert!(inbox.services[0].contains("synfin"), "{:?}", inbox.services);
+    let find = |name: &str, kind: i32| -> &Span {
+        inbox.spans.iter().find(|span| span.name == name && span.kind == kind).unwrap()
+    };
+    let (client, server) = (find("tcp connect", 3), find("tcp accept", 2));
+    assert_eq!(client.trace_id, server.trace_id);
+    assert_eq!(server.parent_span_id, client.span_id);
+    assert!(client.parent_span_id.is_empty());
+    assert!(inbox.spans.iter().all(|span| span.end_time_unix_nano >= span.start_time_unix_nano));
+}
+
+#[test]
+fn it_speaks_protobuf_over_http() {
+    use prost::Message as _;
+
+    let (address, requests) = http("200 OK");
+    let url = format!("http://{address}/v1/traces");
+    let settings = Settings { traces: Some(signal(url, Protocol::HttpProtobuf)), ..Settings::default() };
+    let otlp = start(&settings);
+    otlp.ended([(&client(), End::TimeWait)]);
+    assert_eq!(otlp.shutdown().spans.unwrap().exported, 1);
+    let requests = requests.lock().unwrap();
+    assert!(requests[0].0.contains("content-type: application/x-protobuf"), "{}", requests[0].0);
+    let request = ExportTraceServiceRequest::decode(requests[0].1.as_slice()).unwrap();
+    assert_eq!(request.resource_spans[0].scope_spans[0].spans[0].name, "tcp connect");
+    assert_eq!(request.resource_spans[0].schema_url, resource::SCHEMA_URL);
+}
+
+#[test]
+fn an_endpoint_that_comes_late_gets_everything() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let traces = Some(signal(format!("http://{address}"), Protocol::Grpc));
+    let otlp = start(&Settings { traces, ..Settings::default() });
+    let refused = refused();
+    otlp.ended((0..700).map(|_| (&refused, End::Refused)));
+    while otlp.stats().failing == 0 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let receiver = Receiver::on(address);
+    receiver.wait(|inbox| inbox.spans.len() == 700);
+    assert_eq!(otlp.shutdown().spans.unwrap().exported, 700);
+    let ids: std::collections::HashSet<_> =
+        receiver.inbox.lock().unwrap().spans.iter().map(|span| span.span_id.clone()).collect();
+    assert_eq!(ids.len(), 700, "each once, by an id that attempts do not change");
+}
+
+#[test]
+fn an_endpoint_that_never_comes_costs_no_patience_and_every_loss_is_counted() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let away = || Some(signal(format!("http://{address}"), Protocol::Grpc));
+    let settings = Settings {
+        traces: away(),
+        logs: away(),
+        metrics: away(),
+        queue: 100,
+        shutdown_timeout: Duration::from_millis(300),
+        ..Settings::default()
+    };
+    let otlp = start(&settings);
+    let (normal, abnormal) = (client(), refused());
+    otlp.ended((0..150).map(|_| (&normal, End::Closed)));
+    otlp.ended((0..60).map(|_| (&abnormal, End::Refused)));
+    otlp.logs().unwrap().event("synfin.test", Severity::Info, "x".to_owned(), Vec::new());
+    let begin = Instant::now();
+    let report = otlp.shutdown();
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    let spans = report.spans.unwrap();
+    assert_eq!((spans.offered, spans.queue_full, spans.shutdown, spans.exported), (210, 110, 100, 0));
+    assert_eq!(report.logs.unwrap().shutdown, 1);
+    assert_eq!(report.metrics, Some(false));
+    otlp.ended([(&normal, End::Closed)]);
+    assert_eq!(otlp.stats().spans.unwrap().shutdown, 101, "too late is a loss too");
+}
+
+#[test]
+fn what_the_endpoint_refuses_is_counted_as_refused() {
+    let receiver = Receiver::start();
+    receiver.inbox.lock().unwrap().refusals.push(tonic::Code::InvalidArgument);
+    let otlp = start(&Settings { traces: Some(receiver.signal()), ..Settings::default() });
+    otlp.ended([(&client(), End::TimeWait)]);
+    while otlp.stats().spans.unwrap().rejected == 0 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    otlp.ended([(&client(), End::TimeWait)]);
+    let counts = otlp.shutdown().spans.unwrap();
+    assert_eq!((counts.offered, counts.exported, counts.rejected), (2, 1, 1));
+}
+
+#[test]
+fn sampling_leaves_out_only_what_is_normal() {
+    let receiver = Receiver::start();
+    let settings = Settings { traces: Some(receiver.signal()), trace_sample_ratio: 0.0, ..Settings::default() };
+    let otlp = start(&settings);
+    otlp.ended([(&client(), End::TimeWait), (&refused(), End::Refused)]);
+    let report = otlp.shutdown();
+    assert_eq!((report.spans.unwrap().exported, report.sampled_out), (1, 1));
+    let inbox = receiver.inbox.lock().unwrap();
+    assert_eq!(inbox.spans[0].trace_state, "ot=th:0");
+}
+
+#[test]
+fn logs_are_events_and_the_last_metrics_tell_of_all_spans() {
+    let receiver = Receiver::start();
+    let all = Some(receiver.signal());
+    let settings = Settings { traces: all.clone(), metrics: all.clone(), logs: all, ..Settings::default() };
+    let board = Arc::new(Board::default());
+    let probe = Probe {
+        name: "state",
+        tracepoint: "inet_sock_set_state",
+        required: true,
+        verdict: Verdict::Active { rung: "tp_btf" },
+        cost: None,
+    };
+    board.publish(Status { probes: vec![probe], ..Status::default() });
+    let otlp = Otlp::start(&settings, board, Arc::default()).unwrap();
+    otlp.ended([(&client(), End::TimeWait), (&server(), End::Closed)]);
+    let attributes = vec![("synfin.test".into(), 7.into())];
+    otlp.logs().unwrap().event("synfin.test", Severity::Warn, "a test".to_owned(), attributes);
+    receiver.wait(|inbox| inbox.logs.len() == 2);
+    let report = otlp.shutdown();
+    assert_eq!(report.metrics, Some(true));
+
+    let inbox = receiver.inbox.lock().unwrap();
+    let names: Vec<_> = inbox.logs.iter().map(|record| record.event_name.as_str()).collect();
+    assert!(names.contains(&"synfin.test") && names.contains(&"synfin.started"), "{names:?}");
+    let test = inbox.logs.iter().find(|record| record.event_name == "synfin.test").unwrap();
+    assert_eq!((test.severity_number, test.severity_text.as_str()), (13, "WARN"));
+    assert!(test.time_unix_nano > 1_700_000_000_000_000_000 && test.observed_time_unix_nano >= test.time_unix_nano);
+
+    let exported = inbox.metrics.iter().find(|metric| metric.name == "otel.sdk.exporter.span.exported").unwrap();
+    let text = format!("{:?}", exported.data);
+    assert!(text.contains("otlp_grpc_span_exporter") && text.contains("AsInt(2)"), "{text}");
+}
+
+#[test]
+fn nothing_to_do_is_fine() {
+    let otlp = start(&Settings::default());
+    otlp.ended([(&client(), End::TimeWait)]);
+    assert!(otlp.logs().is_none());
+    assert_eq!(otlp.stats(), Stats::default());
+    assert_eq!(otlp.shutdown(), Report::default());
+}

@@ -1,0 +1,79 @@
+//! Spans: one for each connection that ended.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::trace::SpanExporter as _;
+
+use super::ids::{Ids, Sampler};
+use super::link::Link;
+use super::queue::{Counts, Queue};
+use super::span::{Ended, span};
+use super::transport::{Sender, classify};
+use super::worker::{Failure, Outlet, spawn};
+use crate::clock::Clock;
+use crate::ledger::{Connection, End};
+
+/// Spans in one request: below 1 MB, where a collector's gRPC takes 4.
+const BATCH: usize = 512;
+
+/// The way of ended connections into spans.
+#[derive(Debug)]
+pub(super) struct Traces {
+    pub(super) queue: Arc<Queue<Ended>>,
+    pub(super) link: Arc<Link>,
+    sampler: Sampler,
+    sampled_out: AtomicU64,
+}
+
+impl Traces {
+    /// Starts the worker.
+    pub(super) fn start(sender: Sender<SpanExporter>, link: Link, queue: usize, ratio: f64) -> io::Result<Self> {
+        let queue = Arc::new(Queue::new(queue, BATCH));
+        let link = Arc::new(link);
+        let sampler = Sampler::new(ratio);
+        spawn("otlp-spans", Arc::clone(&queue), Arc::clone(&link), Spans { sender, sampler })?;
+        Ok(Self { queue, link, sampler, sampled_out: AtomicU64::new(0) })
+    }
+
+    /// Takes connections that ended. On the thread that drains the ring: no waiting, one lock for all of them.
+    pub(super) fn ended<'a>(&self, clock: &Clock, ended: impl Iterator<Item = (&'a Connection, End)>) {
+        let offset = clock.offset();
+        let mut sampled_out = 0;
+        self.queue.offer(ended.filter_map(|(connection, end)| {
+            let ended = Ended { connection: *connection, end, offset, ids: Ids::of(connection) };
+            let kept = ended.is_abnormal() || self.sampler.keeps(ended.ids.trace);
+            sampled_out += u64::from(!kept);
+            kept.then_some(ended)
+        }));
+        self.sampled_out.fetch_add(sampled_out, Ordering::Relaxed);
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.queue.counts()
+    }
+
+    /// Connections that sampling left out.
+    pub(super) fn sampled_out(&self) -> u64 {
+        self.sampled_out.load(Ordering::Relaxed)
+    }
+}
+
+/// Encodes and sends.
+struct Spans {
+    sender: Sender<SpanExporter>,
+    sampler: Sampler,
+}
+
+impl Outlet for Spans {
+    type Item = Ended;
+
+    fn send(&mut self, batch: &[Ended]) -> Result<(), Failure> {
+        let Sender { exporter, driver, scope, board } = &self.sender;
+        let status = board.latest();
+        let spans = batch.iter().map(|ended| span(ended, self.sampler, scope, &status)).collect();
+        driver.block_on(exporter.export(spans)).map_err(|error| classify(&error))
+    }
+}
