@@ -1,0 +1,151 @@
+//! `cargo xtask test`: unit tests, then the end-to-end tests with the built binary, with one sum at the end.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::build;
+use crate::build::Profile;
+use crate::cmd;
+use crate::results::Results;
+use crate::setup;
+use crate::stream;
+use crate::testbed;
+
+/// Run the unit tests and the end-to-end tests (these as root)
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only the unit tests, which need no root
+    #[arg(long)]
+    unit: bool,
+    /// Only the end-to-end tests, which need root
+    #[arg(long, conflicts_with = "unit")]
+    e2e: bool,
+    /// What the test programs get: a filter, --nocapture, --test-threads=1, …
+    #[arg(last = true, value_name = "ARGS")]
+    words: Vec<OsString>,
+}
+
+/// One call of `cargo test`, with all that it needs before.
+struct Stage {
+    name: &'static str,
+    prepare: fn() -> Result<Command>,
+}
+
+/// Needs no root and no network. With the real eBPF object, so that a build of it is tested too.
+const UNIT: Stage = Stage { name: "unit", prepare: || Ok(unit()) };
+/// The released binary against the kernel.
+const E2E: Stage = Stage { name: "e2e", prepare: e2e };
+
+/// Runs the command. A stage that fails does not keep the next one from running.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::for_build()?;
+    let stages: &[Stage] = match (args.unit, args.e2e) {
+        (true, _) => &[UNIT],
+        (_, true) => &[E2E],
+        _ => &[UNIT, E2E],
+    };
+    let mut sum = Results::default();
+    let mut empty = Vec::new();
+    for stage in stages {
+        let results = run_stage(stage, &args.words).unwrap_or_else(|error| {
+            cmd::say("test", format!("{}: {error:#}", stage.name));
+            Results::failure()
+        });
+        if results.executed() == 0 {
+            empty.push(stage.name);
+        }
+        sum += results;
+    }
+    verdict(sum, &empty, chooses(&args.words), &mut std::io::stdout())
+}
+
+/// Whether these words leave tests out; `--nocapture` and its like do not.
+fn chooses(words: &[OsString]) -> bool {
+    words.iter().filter_map(|word| word.to_str()).any(|word| !word.starts_with('-') || word.starts_with("--skip"))
+}
+
+fn run_stage(stage: &Stage, words: &[OsString]) -> Result<Results> {
+    let mut cargo_test = (stage.prepare)()?;
+    cargo_test.args(["--no-fail-fast", "--"]).args(words);
+    cmd::say("test", format!("{}: {}", stage.name, cmd::show(&cargo_test)));
+    let mut results = Results::default();
+    let success = stream::lines(&mut cargo_test, &mut std::io::stdout(), &mut |line| results.read_line(line))?;
+    results.end_of_run(success);
+    Ok(results)
+}
+
+fn unit() -> Command {
+    let mut cargo_test = cmd::cargo();
+    cargo_test.args(["test", "--package", "synfin", "--package", "synfin-common", "--package", "xtask"]);
+    cargo_test
+}
+
+/// Only the test programs run as root, so that nothing in the target folder belongs to root.
+fn e2e() -> Result<Command> {
+    testbed::setup()?;
+    let synfin = build::synfin(Profile::Release)?;
+    let mut cargo_test = cmd::cargo();
+    cargo_test.args(["test", "--package", "synfin-tests"]).env("SYNFIN_BIN", &synfin);
+    let prefix =
+        cmd::root_prefix("loading eBPF programs in the end-to-end tests", &[("SYNFIN_BIN", synfin.as_os_str())])?;
+    if !prefix.is_empty() {
+        let words: Vec<_> = prefix.iter().map(|word| word.to_string_lossy()).collect();
+        // A JSON array of strings is a TOML array too.
+        let runner = serde_json::to_string(&words).context("the words of the runner are text")?;
+        cargo_test.args(["--config", &format!("target.'cfg(unix)'.runner = {runner}")]);
+    }
+    Ok(cargo_test)
+}
+
+/// The last line, for people and for programs, and what it means. A stage may be empty only because a filter chose so.
+fn verdict(sum: Results, empty: &[&str], filtered: bool, out: &mut dyn Write) -> Result<()> {
+    if sum.ignored > 0 {
+        cmd::say("test", format!("{} ignored", sum.ignored));
+    }
+    drop(writeln!(out, "{} passed, {} failed", sum.passed, sum.failed));
+    if sum.failed > 0 {
+        bail!("tests failed; the lists `failures:` and the messages above name them");
+    }
+    if sum.executed() == 0 {
+        bail!("no test ran{}", if filtered { ": nothing fits the filter" } else { "" });
+    }
+    if !filtered && !empty.is_empty() {
+        bail!("no test ran in: {}", empty.join(", "));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_run_is_no_success() {
+        // Not to stdout: this very test runs below `cargo xtask test`, which reads it.
+        let judge = |sum, empty: &[&str], filtered| verdict(sum, empty, filtered, &mut std::io::sink()).is_ok();
+        let mut passed = Results::default();
+        passed.read_line("test result: ok. 1 passed; 0 failed");
+        assert!(judge(passed, &[], false));
+        assert!(judge(passed, &["e2e"], true));
+        assert!(!judge(passed, &["e2e"], false));
+        assert!(!judge(Results::default(), &["unit"], true));
+        assert!(!judge(Results::failure(), &[], false));
+    }
+
+    #[test]
+    fn only_a_filter_chooses() {
+        let chooses = |words: &[&str]| chooses(&words.iter().map(OsString::from).collect::<Vec<_>>());
+        assert!(chooses(&["reset"]) && chooses(&["--skip=reset"]));
+        assert!(!chooses(&[]) && !chooses(&["--nocapture", "--test-threads=1"]));
+    }
+
+    #[test]
+    fn the_last_line_is_the_sum() {
+        let mut out = Vec::new();
+        drop(verdict(Results::failure(), &[], false, &mut out));
+        assert_eq!(out, b"0 passed, 1 failed\n");
+    }
+}
