@@ -3,6 +3,10 @@
 #![no_std]
 #![no_main]
 #![expect(unsafe_code, reason = "every kernel load and every helper call is unsafe by nature")]
+#![expect(clippy::inline_always, reason = "the verifier follows a typed pointer through one function, not into a call")]
+#![expect(clippy::needless_pass_by_value, reason = "aya's macros hand the context over by value")]
+#![expect(clippy::cast_ptr_alignment, reason = "BPF loads and stores of kernel fields are as aligned as the kernel's")]
+#![expect(clippy::cast_sign_loss, reason = "a state is a small positive int in the kernel")]
 
 mod admit;
 mod emit;

@@ -46,18 +46,23 @@ pub(crate) static KNOBS: Knobs = Knobs::NONE;
 /// A switch of [`KNOBS`]. The read is volatile because the loader changes the value after the compiler has seen it; to
 /// the verifier it is a constant, since the map that holds it is frozen.
 macro_rules! knob {
-    ($name:ident) => {{
-        // SAFETY: the pointer comes from a live static of the right type.
-        unsafe { ::core::ptr::read_volatile(&raw const $crate::maps::KNOBS.$name) }
-    }};
+    ($name:ident) => {
+        $crate::maps::read(&raw const $crate::maps::KNOBS.$name)
+    };
 }
 
 /// An offset of [`OFFSETS`], read like [`knob`].
 macro_rules! offset {
-    ($name:ident) => {{
-        // SAFETY: the pointer comes from a live static of the right type.
-        unsafe { ::core::ptr::read_volatile(&raw const $crate::maps::OFFSETS.$name) }
-    }};
+    ($name:ident) => {
+        $crate::maps::read(&raw const $crate::maps::OFFSETS.$name)
+    };
+}
+
+/// For [`knob`] and [`offset`] alone: `global` points into one of the two statics.
+#[inline(always)]
+pub(crate) fn read(global: *const u32) -> u32 {
+    // SAFETY: the callers pass the address of a field of a live static.
+    unsafe { global.read_volatile() }
 }
 
 pub(crate) use {knob, offset};

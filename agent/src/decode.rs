@@ -40,7 +40,7 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
         kind::RETRANSMIT => retransmit(view::<Retransmit>(record)?),
         kind::RESET_SENT => reset(view::<Reset>(record)?, Direction::Transmit),
         kind::RESET_RECEIVED => reset(view::<Reset>(record)?, Direction::Receive),
-        kind::DESTROY => destroy(view::<Destroy>(record)?),
+        kind::DESTROY => Ok(destroy(view::<Destroy>(record)?)),
         other => Err(DecodeError::Kind(other)),
     }
 }
@@ -91,13 +91,13 @@ fn reset(record: &Reset, direction: Direction) -> Result<Event, DecodeError> {
     }))
 }
 
-fn destroy(record: &Destroy) -> Result<Event, DecodeError> {
-    Ok(Event::Destroy(event::Destroy {
+fn destroy(record: &Destroy) -> Event {
+    Event::Destroy(event::Destroy {
         time_ns: record.header.time_ns,
         cookie: record.id,
         sock: record.sock,
         netns: record.netns,
-    }))
+    })
 }
 
 fn ends(record: &Endpoints) -> Ends {
@@ -167,7 +167,7 @@ mod tests {
             if words.len() > 1 {
                 words[1] = u64::from(kind) | u64::from(WIRE_VERSION) << 32;
             }
-            let _: Result<Event, DecodeError> = decode(words.as_bytes());
+            let _event_or_error = decode(words.as_bytes());
         }
     }
 }

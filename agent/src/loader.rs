@@ -1,6 +1,5 @@
 //! Loads and attaches the programs, and holds what belongs to them: maps, links, verdicts.
 
-use std::fmt::Write as _;
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
@@ -235,7 +234,7 @@ fn make_overflow_rows(tally: &mut PerCpuHashMap<MapData, [u8; size_of::<TallyKey
     for what in [tallied::SYNACK_RETRANSMIT, tallied::RESET_WITHOUT_SOCKET] {
         let mut key = TallyKey::new_zeroed();
         key.what = what;
-        let zeros = PerCpuValues::try_from(vec![0_u64; cpus]).map_err(|source| MapError::IoError(source))?;
+        let zeros = PerCpuValues::try_from(vec![0_u64; cpus]).map_err(MapError::IoError)?;
         let key: [u8; size_of::<TallyKey>()] = zerocopy::transmute!(key);
         tally.insert(key, zeros, 0)?;
     }
@@ -249,7 +248,8 @@ fn explain(name: &str, error: &ProgramError) -> String {
     let log = verifier_log.to_string();
     let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
     for line in &lines[lines.len().saturating_sub(VERIFIER_LINES)..] {
-        let _: std::fmt::Result = write!(text, "\n    {line}");
+        text.push_str("\n    ");
+        text.push_str(line);
     }
     text
 }

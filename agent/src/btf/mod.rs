@@ -103,10 +103,10 @@ impl Types {
     /// Number of arguments of a tracepoint (`btf_trace_NAME`), None where the kernel has no such tracepoint.
     pub fn tracepoint_arguments(&self, tracepoint: &str) -> Option<usize> {
         let typedef = self.reader.find(Kind::Typedef, &format!("btf_trace_{tracepoint}"))?;
-        let pointer = self.reader.get(typedef.size_or_type)?;
-        let function = self.reader.get(pointer.size_or_type)?;
+        let pointer = self.reader.get(typedef.size_or_target)?;
+        let function = self.reader.get(pointer.size_or_target)?;
         // The first parameter is the tracepoint's private data.
-        self.reader.parameters(function).map(|count| count.saturating_sub(1))
+        function.parameters().map(|count| count.saturating_sub(1))
     }
 
     /// Names of an enum by number, `prefix` removed, in lower case; empty where the kernel has no such enum.
@@ -183,7 +183,7 @@ impl Types {
 
     fn size(&self, of: Type) -> Option<u32> {
         match of.kind {
-            Kind::Int | Kind::Struct | Kind::Union | Kind::Enum => Some(of.size_or_type),
+            Kind::Int | Kind::Struct | Kind::Union | Kind::Enum => Some(of.size_or_target),
             Kind::Ptr => Some(8), // kernels with BPF programs of this kind are 64-bit
             Kind::Array => {
                 let (element, len) = self.reader.array(of)?;

@@ -38,9 +38,16 @@ pub(super) struct Type {
     kflag: bool,
     len: u16,
     /// Size in bytes, or the type that is referred to: the kind says which.
-    pub(super) size_or_type: u32,
+    pub(super) size_or_target: u32,
     /// Where its details start.
     details: usize,
+}
+
+impl Type {
+    /// Number of parameters of a function.
+    pub(super) fn parameters(self) -> Option<usize> {
+        (self.kind == Kind::FuncProto).then_some(usize::from(self.len))
+    }
 }
 
 /// A member of a struct or union.
@@ -99,7 +106,7 @@ impl Reader {
                 name: word(at)?,
                 kflag: info >> 31 == 1,
                 len,
-                size_or_type: word(at + 8)?,
+                size_or_target: word(at + 8)?,
                 details: at + TYPE_SIZE,
             };
             types.push(found);
@@ -131,7 +138,7 @@ impl Reader {
         for _ in 0..32 {
             let found = self.get(id)?;
             match found.kind {
-                Kind::Typedef | Kind::Qualifier => id = found.size_or_type,
+                Kind::Typedef | Kind::Qualifier => id = found.size_or_target,
                 _ => return Some(found),
             }
         }
@@ -167,11 +174,6 @@ impl Reader {
             let at = of.details + index * 8;
             Some((self.string(word(&self.bytes, at)?), word(&self.bytes, at + 4)?))
         })
-    }
-
-    /// Parameters of a function.
-    pub(super) fn parameters(&self, of: Type) -> Option<usize> {
-        (of.kind == Kind::FuncProto).then_some(usize::from(of.len))
     }
 
     /// Element type and length of an array.
@@ -261,7 +263,7 @@ mod tests {
         let found = reader.find(Kind::Struct, "s").expect("struct s");
         let members: Vec<Member<'_>> = reader.members(found).collect();
         assert_eq!((members[0].name, members[0].type_id, members[0].bit_offset), ("x", 1, 32));
-        assert_eq!(reader.resolve(1).map(|int| int.size_or_type), Some(4));
+        assert_eq!(reader.resolve(1).map(|int| int.size_or_target), Some(4));
         assert!(reader.find(Kind::Union, "s").is_none() && reader.get(0).is_none() && reader.get(3).is_none());
     }
 

@@ -9,9 +9,9 @@ use serde::Serialize;
 use synfin_common::event::NO_REASON;
 
 use crate::clock::Offset;
-use crate::event::{Ends, Event, Measures, Reset, Retransmit, State, Task, Transition, error_type};
+use crate::event::{Ends, Event, EventKind, Measures, Reset, Retransmit, State, Task, Transition, error_type};
 use crate::health::Probe;
-use crate::ledger::{Applied, Connection, Ended, Role, seconds};
+use crate::ledger::{Applied, Connection, Ended, Role, Side, seconds};
 use crate::status::{Loss, Status};
 use crate::tally::{Tallied, What};
 
@@ -295,7 +295,7 @@ impl Writer<'_> {
             duration: connection.duration_seconds(),
             handshake: connection.handshake_seconds(),
             end: end.name(),
-            first: connection.closed_first.map(|side| side.name()),
+            first: connection.closed_first.map(Side::name),
             simultaneous: connection.simultaneous,
             durations: durations(connection),
             retransmits: connection.retransmits(),
@@ -309,7 +309,7 @@ impl Writer<'_> {
 
     /// Something lost since the last such line.
     pub fn loss(&self, out: &mut BytesMut, time_ns: u64, loss: &Loss) -> io::Result<()> {
-        let body = LossBody { reason: loss.reason.name(), kind: loss.kind.map(|kind| kind.name()), count: loss.count };
+        let body = LossBody { reason: loss.reason.name(), kind: loss.kind.map(EventKind::name), count: loss.count };
         self.line(out, "loss", time_ns, body)
     }
 
@@ -321,7 +321,7 @@ impl Writer<'_> {
 
     /// The last line: what was seen and what was lost.
     pub fn end(&self, out: &mut BytesMut, time_ns: u64, status: &Status) -> io::Result<()> {
-        let kinds = crate::event::EventKind::ALL;
+        let kinds = EventKind::ALL;
         let events = kinds.into_iter().map(|kind| (kind.name(), status.events[kind.index()])).collect();
         let mut lost = BTreeMap::new();
         for loss in &status.losses {

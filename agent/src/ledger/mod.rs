@@ -209,7 +209,7 @@ impl Ledger {
             } else {
                 self.listeners.opened(event.ends.netns, event.ends.local_port, 0);
             }
-            return Some(self.insert(begin(event, role, true)));
+            return Some(self.insert(&begin(event, role, true)));
         }
         if let Some(slot) = found {
             if self.table.get(slot).state != old {
@@ -221,17 +221,17 @@ impl Ledger {
             if let Some(mut embryo) = self.embryos.remove(&event.ends.sock) {
                 self.tracked[embryo.state.index()] -= 1;
                 embryo.ends.cookie = event.ends.cookie;
-                return Some(self.insert(embryo));
+                return Some(self.insert(&embryo));
             }
             // Its birth was lost or filtered out; it lies microseconds back.
             self.opened_server(&event.ends);
-            return Some(self.insert(begin(event, Some(Role::Server), true)));
+            return Some(self.insert(&begin(event, Some(Role::Server), true)));
         }
         if old == State::Closed || (old == State::Listen && new == State::Closed) {
             return None; // CLOSED → CLOSED, or a listener that is older than the agent: nothing to track
         }
         self.totals.unknown_connections += 1;
-        Some(self.insert(begin(event, None, false)))
+        Some(self.insert(&begin(event, None, false)))
     }
 
     fn embryo(&mut self, event: &Transition) -> Applied<'_> {
@@ -263,7 +263,7 @@ impl Ledger {
         if let Some(embryo) = self.embryos.remove(&sock) {
             self.tracked[embryo.state.index()] -= 1;
             self.totals.missed_closes += 1;
-            self.push_ended(embryo, End::Lost);
+            self.push_ended(&embryo, End::Lost);
         }
     }
 
@@ -336,7 +336,7 @@ impl Ledger {
         self.finish(slot, Some(End::Lost));
     }
 
-    fn insert(&mut self, connection: Connection) -> Slot {
+    fn insert(&mut self, connection: &Connection) -> Slot {
         if self.table.is_full() {
             self.fold_oldest();
         }
@@ -358,18 +358,18 @@ impl Ledger {
         let connection = self.table.remove(slot);
         self.tracked[connection.state.index()] -= 1;
         let end = end.unwrap_or_else(|| end::classify(&connection));
-        self.push_ended(connection, end);
+        self.push_ended(&connection, end);
     }
 
-    fn push_ended(&mut self, connection: Connection, end: End) {
+    fn push_ended(&mut self, connection: &Connection, end: End) {
         if connection.left == State::Listen || connection.state == State::Listen {
             return; // a listener, no connection
         }
         if connection.role == Some(Role::Server) {
             self.listeners.ended(connection.ends.netns, connection.ends.local_port);
         }
-        self.totals.add_end(&connection, end);
-        self.ended.push(Ended { connection, end });
+        self.totals.add_end(connection, end);
+        self.ended.push(Ended { connection: *connection, end });
     }
 }
 

@@ -60,9 +60,9 @@ impl Table {
     }
 
     /// Adds a connection under its cookie, which must not be there. The caller has made room.
-    pub(super) fn insert(&mut self, connection: Connection) -> Slot {
+    pub(super) fn insert(&mut self, connection: &Connection) -> Slot {
         let cookie = connection.ends.cookie;
-        let entry = Entry { connection, newer: NIL, older: NIL };
+        let entry = Entry { connection: *connection, newer: NIL, older: NIL };
         let at = if self.free == NIL {
             self.entries.push(entry);
             // The limit is far below 2^32 (config), so that the position fits.

@@ -34,11 +34,6 @@ impl Stop {
         self.flag.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    /// Makes it time.
-    pub(super) fn set(&self) {
-        self.flag.store(true, Ordering::Relaxed);
-    }
-
     /// Sleeps for `pause`, less if it is time before.
     pub(super) fn pause(&self, pause: Duration) {
         let left = self.deadline.map_or(pause, |deadline| deadline.saturating_duration_since(Instant::now()));

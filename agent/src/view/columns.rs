@@ -1,6 +1,5 @@
 //! `synfin watch` for people: a line for each event, in the columns of tcpstates.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use synfin_common::event::NO_REASON;
@@ -30,8 +29,7 @@ impl Writer<'_> {
         // The part of the day, to the microsecond: of 2026-11-22T17:14:05.123456789Z.
         let time = time.get(11..26).unwrap_or(&time);
         let (pid, comm) = task.map_or_else(Default::default, |task| (task.pid.to_string(), printable(&task.name())));
-        let _: std::fmt::Result =
-            writeln!(out, "{time:<15} {pid:<7} {comm:<16} {local:<26} {peer:<26} {what:<33} {ms}");
+        out.push_str(&format!("{time:<15} {pid:<7} {comm:<16} {local:<26} {peer:<26} {what:<33} {ms}\n"));
     }
 
     /// An event, with what the ledger knows about it.
@@ -42,7 +40,7 @@ impl Writer<'_> {
                 let owner = if event.owner_context { Some(event.task) } else { known };
                 let mut what = format!("{} -> {}", upper(event.old), upper(event.new));
                 if let Some(error) = crate::event::error_type(event.errno) {
-                    let _: std::fmt::Result = write!(what, " ({error})");
+                    what.push_str(&format!(" ({error})"));
                 }
                 let ms = applied.in_state_ns.map(|ns| format!("{:.3}", ns as f64 / 1e6)).unwrap_or_default();
                 self.line(out, event.time_ns, owner, ends(&event.ends), &what, &ms);
@@ -96,7 +94,7 @@ impl Writer<'_> {
     /// The last words: nothing at all when nothing was lost.
     pub fn end(&self, out: &mut String, status: &Status) {
         if status.lost() > 0 {
-            let _: std::fmt::Result = writeln!(out, "{} records were lost, see the LOST lines above", status.lost());
+            out.push_str(&format!("{} records were lost, see the LOST lines above\n", status.lost()));
         }
     }
 

@@ -1,6 +1,5 @@
 //! The refreshing summary of `synfin run`: states, rates, listeners, and how the agent itself fares.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::event::State;
@@ -13,22 +12,21 @@ use crate::status::Status;
 pub fn render(before: &Status, now: &Status, width: usize, height: usize) -> String {
     let mut text = String::new();
     let health = roll_up(&now.probes).name();
-    let _: std::fmt::Result = writeln!(
-        text,
-        "synfin {}  up {}  {health}  tracking {} of {}  lost {}",
+    text.push_str(&format!(
+        "synfin {}  up {}  {health}  tracking {} of {}  lost {}\n",
         env!("CARGO_PKG_VERSION"),
         age(now.uptime),
         now.connections(),
         now.ledger_limit,
         now.lost(),
-    );
+    ));
     if now.lost() > 0 {
         let rows: Vec<String> = now
             .losses
             .iter()
             .map(|loss| format!("{} {} {}", loss.count, loss.kind.map_or("", |kind| kind.name()), loss.reason.name()))
             .collect();
-        let _: std::fmt::Result = writeln!(text, "LOST: {}", rows.join(", "));
+        text.push_str(&format!("LOST: {}\n", rows.join(", ")));
     }
     states(&mut text, now);
     rates(&mut text, before, now);
@@ -47,16 +45,14 @@ fn states(text: &mut String, now: &Status) {
         }
         let count = now.tracked[state.index()];
         let bar = "#".repeat((64 - count.leading_zeros()) as usize);
-        let _: std::fmt::Result = writeln!(text, "{:<12} {count:<6} {bar}", state.name());
+        text.push_str(&format!("{:<12} {count:<6} {bar}\n", state.name()));
     }
 }
 
 fn rates(text: &mut String, before: &Status, now: &Status) {
     let rate = |count: fn(&Status) -> u64| per_second(before, now, count);
-    let _: std::fmt::Result = writeln!(
-        text,
-        "\nPER SECOND   opened {:.0} client, {:.0} server   failed {:.0}   ended {:.0}   transitions {:.0}\n             \
-         retransmits {:.0} data, {:.0} syn, {:.0} syn-ack   resets {:.0} received, {:.0} sent",
+    text.push_str(&format!("\nPER SECOND   opened {:.0} client, {:.0} server   failed {:.0}   ended {:.0}   transitions {:.0}\n             \
+         retransmits {:.0} data, {:.0} syn, {:.0} syn-ack   resets {:.0} received, {:.0} sent\n",
         rate(|status| status.totals.opened[Role::Client.index()]),
         rate(|status| status.totals.opened[Role::Server.index()]),
         rate(|status| status.totals.failures.iter().flat_map(|failures| failures.values()).sum()),
@@ -66,8 +62,8 @@ fn rates(text: &mut String, before: &Status, now: &Status) {
         rate(|status| status.totals.retransmits_syn),
         rate(|status| status.totals.retransmits_syn_ack),
         rate(|status| status.totals.resets_received),
-        rate(|status| status.totals.resets_sent.values().chain(status.totals.resets_without_socket.values()).sum()),
-    );
+        rate(|status| status.totals.resets_sent.values().chain(status.totals.resets_without_socket.values()).sum())
+    ));
 }
 
 fn failures(text: &mut String, now: &Status) {
@@ -78,7 +74,7 @@ fn failures(text: &mut String, now: &Status) {
         })
         .collect();
     if !rows.is_empty() {
-        let _: std::fmt::Result = writeln!(text, "FAILED       {} in all", rows.join(", "));
+        text.push_str(&format!("FAILED       {} in all\n", rows.join(", ")));
     }
 }
 
@@ -91,31 +87,29 @@ fn listeners(text: &mut String, before: &Status, now: &Status) {
         let had = before.listeners.iter().find(|had| (had.netns, had.port) == (listener.netns, listener.port));
         let grown = listener.opened.saturating_sub(had.map_or(0, |had| had.opened));
         let rate = grown as f64 / elapsed(before, now);
-        let _: std::fmt::Result = writeln!(
-            text,
-            ":{:<8} {:<12} {:<8} {:<10} {rate:.0}",
+        text.push_str(&format!(
+            ":{:<8} {:<12} {:<8} {:<10} {rate:.0}\n",
             listener.port, listener.netns, listener.open, listener.opened
-        );
+        ));
     }
 }
 
 fn agent(text: &mut String, before: &Status, now: &Status) {
     let cpu = now.cpu.saturating_sub(before.cpu).as_secs_f64() / elapsed(before, now) * 100.0;
     let (used, size) = now.ring_fill;
-    let _: std::fmt::Result = writeln!(
-        text,
-        "\nAGENT        cpu {cpu:.1} %   memory {:.1} MiB   ring {:.1} % of {} KiB   lag {:.1} ms",
+    text.push_str(&format!(
+        "\nAGENT        cpu {cpu:.1} %   memory {:.1} MiB   ring {:.1} % of {} KiB   lag {:.1} ms\n",
         now.memory as f64 / f64::from(1 << 20),
         used as f64 / size.max(1) as f64 * 100.0,
         size >> 10,
         now.lag.as_secs_f64() * 1e3,
-    );
+    ));
     for probe in &now.probes {
         let cost = probe.cost.filter(|cost| cost.runs > 0).map_or(String::new(), |cost| {
             format!("   {} ns each, {} runs", cost.time.as_nanos() / u128::from(cost.runs), cost.runs)
         });
         if !probe.verdict.is_active() || !cost.is_empty() {
-            let _: std::fmt::Result = writeln!(text, "  {:<15} {}{cost}", probe.name, probe.verdict);
+            text.push_str(&format!("  {:<15} {}{cost}\n", probe.name, probe.verdict));
         }
     }
 }
