@@ -132,7 +132,7 @@ pub struct Transition {
     pub new: u8,
     /// `sk_err`: errno that the socket carries, 0 for none.
     pub err: u16,
-    /// Command name of the current task, NUL-padded.
+    /// Command name of that process (its thread group leader), NUL-padded.
     pub comm: [u8; 16],
 }
 

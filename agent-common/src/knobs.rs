@@ -92,6 +92,7 @@ offsets! {
     cb_tcp_flags: "tcp_skb_cb"."tcp_flags", 0, required;
     dev_net: "net_device"."nd_net.net", 8, required;
     task_tgid: "task_struct"."tgid", 4, required;
+    task_leader: "task_struct"."group_leader", 8, required;
     task_comm: "task_struct"."comm", 16, required;
 }
 

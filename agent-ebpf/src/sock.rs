@@ -312,8 +312,10 @@ pub(crate) fn store_task(pid: *mut u32, comm: *mut [u8; 16]) {
     unsafe {
         let task: *const u8 = bpf_get_current_task_btf().cast_const().cast();
         pid.write(load(task, offset!(task_tgid)));
+        // The name of the process, like its pid; threads have names of their own.
+        let leader = follow(task, offset!(task_leader));
         let comm = comm.cast::<u64>();
-        comm.write(load(task, offset!(task_comm)));
-        comm.add(1).write(load(task, offset!(task_comm) + 8));
+        comm.write(load(leader, offset!(task_comm)));
+        comm.add(1).write(load(leader, offset!(task_comm) + 8));
     }
 }

@@ -19,8 +19,9 @@ const KINDS: [(u16, EventKind); 6] = [
     (kind::DESTROY, EventKind::Destroy),
 ];
 
-/// Everything lost so far, one row for each cause and kind that ever happened. `slot` reads the kernel's LOST array.
-pub fn gather(slot: impl Fn(u32) -> u64, probes: &[Probe], rejected: Rejected) -> Vec<Loss> {
+/// Everything lost so far, one row for each cause and kind that ever happened. `slot` reads the kernel's LOST array;
+/// `folded` connections left a full ledger.
+pub fn gather(slot: impl Fn(u32) -> u64, probes: &[Probe], rejected: Rejected, folded: u64) -> Vec<Loss> {
     let mut losses: Vec<Loss> = Vec::new();
     let mut add = |reason, kind, count| {
         if count == 0 {
@@ -43,6 +44,7 @@ pub fn gather(slot: impl Fn(u32) -> u64, probes: &[Probe], rejected: Rejected) -
     add(LossReason::Version, None, rejected.version);
     add(LossReason::Unreadable, Some(EventKind::Transition), slot(lost::UNREADABLE));
     add(LossReason::TallyOverflow, None, slot(lost::TALLY_OVERFLOW));
+    add(LossReason::LedgerFull, None, folded);
     losses
 }
 
@@ -78,7 +80,7 @@ mod tests {
             cost: Some(Cost { recursion_misses: 8, ..Cost::default() }),
         };
         let rejected = Rejected { decode: 16, ..Rejected::default() };
-        let losses = gather(slot, &[probe], rejected);
+        let losses = gather(slot, &[probe], rejected, 32);
         let row = |reason, kind, count| Loss { reason, kind, count };
         assert_eq!(
             losses,
@@ -87,9 +89,13 @@ mod tests {
                 row(LossReason::Recursion, Some(EventKind::Destroy), 8),
                 row(LossReason::Decode, None, 16),
                 row(LossReason::Unreadable, Some(EventKind::Transition), 4),
+                row(LossReason::LedgerFull, None, 32),
             ]
         );
         let before = [row(LossReason::RingFull, Some(EventKind::Transition), 1), losses[1], losses[2]];
-        assert_eq!(growth(&before, &losses), [row(LossReason::RingFull, Some(EventKind::Transition), 2), losses[3]]);
+        assert_eq!(
+            growth(&before, &losses),
+            [row(LossReason::RingFull, Some(EventKind::Transition), 2), losses[3], losses[4]]
+        );
     }
 }

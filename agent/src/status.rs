@@ -92,6 +92,8 @@ pub enum LossReason {
     Unreadable,
     /// A tallied fact that could be counted but not attributed.
     TallyOverflow,
+    /// A connection that left a full ledger before its end.
+    LedgerFull,
 }
 
 impl LossReason {
@@ -105,6 +107,7 @@ impl LossReason {
             Self::Version => "version",
             Self::Unreadable => "unreadable",
             Self::TallyOverflow => "tally_overflow",
+            Self::LedgerFull => "ledger_full",
         }
     }
 }

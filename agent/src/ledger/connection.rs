@@ -221,6 +221,16 @@ impl Connection {
         path.into_iter().take(len).map(|(at, state)| (state, at))
     }
 
+    /// Whether the kernel has reported its close.
+    pub(super) const fn is_closed(&self) -> bool {
+        matches!(self.state, State::Closed)
+    }
+
+    /// Whether it is a listener, no connection.
+    pub(super) const fn is_listener(&self) -> bool {
+        matches!((self.state, self.left), (State::Listen, _) | (State::Closed, State::Listen))
+    }
+
     /// Segments that were sent again.
     pub const fn retransmits(&self) -> u32 {
         self.retransmits_syn.saturating_add(self.retransmits_data)

@@ -9,6 +9,7 @@
 //! event.
 
 mod connection;
+mod course;
 mod end;
 mod listeners;
 mod table;
@@ -19,6 +20,7 @@ use std::collections::VecDeque;
 use hashbrown::HashMap;
 
 pub use connection::{Connection, End, Role, Side, seconds};
+use course::{begin, continues, learn, note};
 use listeners::Listeners;
 pub use listeners::{LISTENERS, Listener};
 use table::{Slot, Table};
@@ -53,6 +55,10 @@ pub struct Applied<'a> {
     pub connection: Option<&'a Connection>,
     /// Nanoseconds spent in the state left, where its beginning was seen.
     pub in_state_ns: Option<u64>,
+}
+
+impl Applied<'_> {
+    const NOTHING: Self = Self { connection: None, in_state_ns: None };
 }
 
 /// Every connection, bounded.
@@ -100,10 +106,7 @@ impl Ledger {
                 break;
             }
             self.closing.pop_front();
-            // A socket that was connected again has another time of close, or none.
-            if let Some(slot) = self.table.find(cookie).filter(|slot| self.table.get(*slot).closed_ns == closed_ns) {
-                self.finish(slot, None);
-            }
+            self.end_closed(closed_ns, cookie);
         }
     }
 
@@ -122,7 +125,18 @@ impl Ledger {
 
     /// Ends every connection that has been closed, whatever its grace: for the last moment of a run.
     pub fn settle(&mut self) {
-        self.tick(u64::MAX);
+        while let Some((closed_ns, cookie)) = self.closing.pop_front() {
+            self.end_closed(closed_ns, cookie);
+        }
+    }
+
+    fn end_closed(&mut self, closed_ns: u64, cookie: u64) {
+        // A socket that was connected again has another time of close, or none.
+        let Some(slot) = self.table.find(cookie) else { return };
+        let connection = self.table.get(slot);
+        if connection.is_closed() && connection.closed_ns == closed_ns {
+            self.finish(slot, None);
+        }
     }
 
     /// Connections that ended since the last call, moved into `into`.
@@ -171,15 +185,19 @@ impl Ledger {
         if old == State::Listen && new == State::SynReceived {
             return self.embryo(event);
         }
-        let Some(slot) = self.slot_for(event) else { return Applied { connection: None, in_state_ns: None } };
-        let entered = self.table.get(slot).entered_ns[old.index()];
-        let in_state_ns = (entered != 0).then(|| event.time_ns.saturating_sub(entered));
-        let before = self.table.get(slot).state;
+        let Some(slot) = self.slot_for(event) else { return Applied::NOTHING };
         let connection = self.table.get_mut(slot);
+        let before = connection.state;
+        let entered = connection.entered_ns[old.index()];
+        let in_state_ns = (entered != 0 && new != old).then(|| event.time_ns.saturating_sub(entered));
         note(connection, event);
         if new != before {
             self.tracked[before.index()] -= 1;
             self.tracked[new.index()] += 1;
+        }
+        if before == State::Listen && new == State::Closed {
+            self.finish(slot, None); // a listener: no RST will explain its end
+            return Applied::NOTHING;
         }
         if new == State::Established
             && old != State::Established
@@ -194,57 +212,76 @@ impl Ledger {
         Applied { connection: Some(self.table.get(slot)), in_state_ns }
     }
 
-    /// The slot of a transition's connection, in state `old` with everything before this event in it.
+    /// The slot of a transition's connection, with everything before this event in it.
     fn slot_for(&mut self, event: &Transition) -> Option<Slot> {
         let (old, new) = (event.old, event.new);
         let found = self.table.find(event.ends.cookie);
-        let birth = old == State::Closed && matches!(new, State::SynSent | State::Listen);
-        if birth {
-            if let Some(slot) = found {
-                self.supersede(slot);
-            }
-            let role = (new == State::SynSent).then_some(Role::Client);
-            if role.is_some() {
-                self.totals.opened[Role::Client.index()] += 1;
-            } else {
-                self.listeners.opened(event.ends.netns, event.ends.local_port, 0);
-            }
-            return Some(self.insert(&begin(event, role, true)));
-        }
         if let Some(slot) = found {
-            if self.table.get(slot).state != old {
-                self.totals.gaps += 1;
+            let connection = self.table.get(slot);
+            if continues(connection.state, old, new) {
+                if connection.state != old {
+                    self.totals.gaps += 1;
+                }
+                return Some(slot);
             }
-            return Some(slot);
+            self.supersede(slot);
         }
-        if old == State::SynReceived {
-            if let Some(mut embryo) = self.embryos.remove(&event.ends.sock) {
-                self.tracked[embryo.state.index()] -= 1;
-                embryo.ends.cookie = event.ends.cookie;
-                return Some(self.insert(&embryo));
+        match (old, new) {
+            (State::Closed, State::SynSent) => {
+                self.lose_embryo(event.ends.sock); // whatever was at this address is no more
+                self.totals.opened[Role::Client.index()] += 1;
+                return Some(self.insert(&begin(event, Some(Role::Client), true)));
             }
-            // Its birth was lost or filtered out; it lies microseconds back.
-            self.opened_server(&event.ends);
-            return Some(self.insert(&begin(event, Some(Role::Server), true)));
+            (_, State::Listen) => {
+                self.lose_embryo(event.ends.sock);
+                self.listeners.opened(event.ends.netns, event.ends.local_port, 0);
+                return Some(self.insert(&begin(event, None, old == State::Closed)));
+            }
+            // CLOSED → CLOSED, or a listener that is older than the agent: nothing to track.
+            (State::Closed, _) | (State::Listen, State::Closed) => return None,
+            _ => {}
         }
-        if old == State::Closed || (old == State::Listen && new == State::Closed) {
-            return None; // CLOSED → CLOSED, or a listener that is older than the agent: nothing to track
+        // A cookie that was known is no child's: children have new ones.
+        if found.is_none() {
+            if let Some(slot) = self.hatch(&event.ends) {
+                if old != State::SynReceived {
+                    self.totals.gaps += 1;
+                }
+                return Some(slot);
+            }
+            if old == State::SynReceived {
+                // Its birth was lost or filtered out; it lies microseconds back.
+                self.opened_server(&event.ends);
+                return Some(self.insert(&begin(event, Some(Role::Server), true)));
+            }
         }
         self.totals.unknown_connections += 1;
         Some(self.insert(&begin(event, None, false)))
     }
 
+    /// The embryo of a socket that is heard of again: now its cookie is known.
+    fn hatch(&mut self, ends: &Ends) -> Option<Slot> {
+        if self.embryos.is_empty() {
+            return None;
+        }
+        let embryo = self.embryos.get(&ends.sock)?;
+        if embryo.ends.netns != ends.netns || (ends.local_port != 0 && ends.local_port != embryo.ends.local_port) {
+            self.lose_embryo(ends.sock); // another socket at this address
+            return None;
+        }
+        let mut embryo = self.embryos.remove(&ends.sock)?;
+        self.tracked[embryo.state.index()] -= 1;
+        embryo.ends.cookie = ends.cookie;
+        Some(self.insert(&embryo))
+    }
+
     fn embryo(&mut self, event: &Transition) -> Applied<'_> {
-        if self.embryos.contains_key(&event.ends.sock) || self.embryos.len() >= EMBRYOS {
-            // The address is used again, so that the last child there was lost; or something makes children without end.
-            let sock = if self.embryos.contains_key(&event.ends.sock) {
-                Some(event.ends.sock)
-            } else {
-                self.embryos.keys().next().copied()
-            };
-            if let Some(sock) = sock {
-                self.lose_embryo(sock);
-            }
+        // The address is used again, so that the last child there was lost.
+        self.lose_embryo(event.ends.sock);
+        if self.embryos.len() >= EMBRYOS
+            && let Some(sock) = self.embryos.keys().next().copied()
+        {
+            self.lose_embryo(sock); // something makes children without end
         }
         self.opened_server(&event.ends);
         let mut child = begin(event, Some(Role::Server), true);
@@ -260,7 +297,9 @@ impl Ledger {
     }
 
     fn lose_embryo(&mut self, sock: u64) {
-        if let Some(embryo) = self.embryos.remove(&sock) {
+        if !self.embryos.is_empty()
+            && let Some(embryo) = self.embryos.remove(&sock)
+        {
             self.tracked[embryo.state.index()] -= 1;
             self.totals.missed_closes += 1;
             self.push_ended(&embryo, End::Lost);
@@ -274,7 +313,7 @@ impl Ledger {
         } else {
             self.totals.retransmits_data += segments;
         }
-        self.touch_with(event.ends.cookie, event.time_ns, |connection| {
+        self.touch_with(&event.ends, event.time_ns, |connection| {
             let count = if event.syn { &mut connection.retransmits_syn } else { &mut connection.retransmits_data };
             *count = count.saturating_add(event.segments);
             if connection.first_retransmit_ns == 0 {
@@ -292,7 +331,7 @@ impl Ledger {
                 *self.totals.resets_sent.entry(reason).or_default() += 1;
             }
         }
-        self.touch_with(event.ends.cookie, event.time_ns, |connection| match event.direction {
+        self.touch_with(&event.ends, event.time_ns, |connection| match event.direction {
             Direction::Receive => connection.resets_received = connection.resets_received.saturating_add(1),
             Direction::Transmit => {
                 connection.resets_sent = connection.resets_sent.saturating_add(1);
@@ -301,8 +340,9 @@ impl Ledger {
         })
     }
 
-    fn touch_with(&mut self, cookie: u64, time_ns: u64, change: impl FnOnce(&mut Connection)) -> Applied<'_> {
-        let connection = self.table.find(cookie).map(|slot| {
+    fn touch_with(&mut self, ends: &Ends, time_ns: u64, change: impl FnOnce(&mut Connection)) -> Applied<'_> {
+        let slot = self.table.find(ends.cookie).or_else(|| self.hatch(ends));
+        let connection = slot.map(|slot| {
             self.table.touch(slot);
             let connection = self.table.get_mut(slot);
             connection.last_ns = connection.last_ns.max(time_ns);
@@ -315,19 +355,19 @@ impl Ledger {
     fn destroy(&mut self, event: &Destroy) -> Applied<'_> {
         // A fast open child that was given up before any other event of it.
         self.lose_embryo(event.sock);
-        if let Some(slot) = self.table.find(event.cookie).filter(|slot| self.table.get(*slot).closed_ns == 0) {
+        if let Some(slot) = self.table.find(event.cookie).filter(|slot| !self.table.get(*slot).is_closed()) {
             self.lose(slot);
         }
         // A closed one waits for its grace: its RST may still come.
-        Applied { connection: None, in_state_ns: None }
+        Applied::NOTHING
     }
 
     /// Another connection begins on the socket: this one is over.
     fn supersede(&mut self, slot: Slot) {
-        if self.table.get(slot).closed_ns == 0 {
-            self.lose(slot);
-        } else {
+        if self.table.get(slot).is_closed() {
             self.finish(slot, None);
+        } else {
+            self.lose(slot);
         }
     }
 
@@ -346,8 +386,9 @@ impl Ledger {
 
     fn fold_oldest(&mut self) {
         let Some(slot) = self.table.oldest() else { return };
-        if self.table.get(slot).closed_ns != 0 {
-            self.finish(slot, None); // it has ended and only its grace is cut short
+        let oldest = self.table.get(slot);
+        if oldest.is_closed() || oldest.is_listener() {
+            self.finish(slot, None); // it has ended and only its grace is cut short; or it is no connection
         } else {
             self.totals.folded += 1;
             self.finish(slot, Some(End::Folded));
@@ -362,8 +403,8 @@ impl Ledger {
     }
 
     fn push_ended(&mut self, connection: &Connection, end: End) {
-        if connection.left == State::Listen || connection.state == State::Listen {
-            return; // a listener, no connection
+        if connection.is_listener() {
+            return; // no connection, so that none has ended
         }
         if connection.role == Some(Role::Server) {
             self.listeners.ended(connection.ends.netns, connection.ends.local_port);
@@ -371,104 +412,6 @@ impl Ledger {
         self.totals.add_end(connection, end);
         self.ended.push(Ended { connection: *connection, end });
     }
-}
-
-/// A connection whose first event this is, as it was just before.
-fn begin(event: &Transition, role: Option<Role>, birth_seen: bool) -> Connection {
-    Connection {
-        ends: event.ends,
-        role,
-        state: event.old,
-        first_ns: event.time_ns,
-        birth_seen,
-        entered_ns: [0; State::LIMIT],
-        last_ns: event.time_ns,
-        closed_ns: 0,
-        closed_first: None,
-        simultaneous: false,
-        fin_received: false,
-        orphan: false,
-        left: event.old,
-        errno: 0,
-        retransmits_syn: 0,
-        retransmits_data: 0,
-        first_retransmit_ns: 0,
-        resets_sent: 0,
-        resets_received: 0,
-        reset_reason: None,
-        sequence_pair: None,
-        measures: None,
-        owner: None,
-        cgroup: event.cgroup,
-    }
-}
-
-/// Writes a transition into its connection.
-fn note(connection: &mut Connection, event: &Transition) {
-    let (old, new) = (event.old, event.new);
-    learn(&mut connection.ends, &event.ends);
-    connection.last_ns = connection.last_ns.max(event.time_ns);
-    connection.fin_received |= event.fin_received;
-    connection.orphan = event.orphan;
-    if event.cgroup != 0 {
-        connection.cgroup = event.cgroup;
-    }
-    if event.owner_context {
-        connection.owner = Some(event.task);
-    }
-    if event.measures.is_some() {
-        connection.measures = event.measures;
-    }
-    if old == new {
-        return; // close() on a socket in FIN_WAIT_2 reports FIN_WAIT_2 → FIN_WAIT_2; nothing is entered or left
-    }
-    if new != State::Closed {
-        let entered = &mut connection.entered_ns[new.index()];
-        if *entered == 0 {
-            *entered = event.time_ns;
-        }
-    }
-    connection.state = new;
-    match (old, new) {
-        (_, State::Established) => {
-            // Without a role nobody can say which number is the client's.
-            connection.sequence_pair = match (connection.role, event.measures) {
-                (Some(Role::Client), Some(measures)) => Some((measures.snd_una, measures.rcv_nxt)),
-                (Some(Role::Server), Some(measures)) => Some((measures.rcv_nxt, measures.snd_una)),
-                _ => None,
-            };
-        }
-        (_, State::CloseWait) => _ = connection.closed_first.get_or_insert(Side::Peer),
-        (_, State::FinWait1) => _ = connection.closed_first.get_or_insert(Side::Local),
-        (_, State::Closing) => connection.simultaneous = true,
-        (_, State::Closed) => {
-            connection.left = old;
-            connection.errno = event.errno;
-            connection.closed_ns = event.time_ns;
-            connection.entered_ns[State::Closed.index()] = event.time_ns;
-        }
-        _ => {}
-    }
-}
-
-/// Fills in what an event knows and the connection did not; never forgets (at the end the kernel's ports may be gone).
-fn learn(known: &mut Ends, event: &Ends) {
-    if known.local_port == 0 {
-        known.local_port = event.local_port;
-    }
-    if known.peer_port == 0 {
-        known.peer_port = event.peer_port;
-    }
-    if is_unspecified(&known.local) {
-        known.local = event.local;
-    }
-    if is_unspecified(&known.peer) {
-        known.peer = event.peer;
-    }
-}
-
-fn is_unspecified(address: &[u8; 16]) -> bool {
-    std::net::Ipv6Addr::from(*address).to_canonical().is_unspecified()
 }
 
 #[cfg(test)]

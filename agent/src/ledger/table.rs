@@ -43,6 +43,12 @@ impl Table {
         self.limit
     }
 
+    /// Entries in memory, free ones included.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.len() >= self.limit
     }

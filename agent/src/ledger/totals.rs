@@ -34,11 +34,11 @@ pub struct Totals {
     pub resets_without_socket: BTreeMap<u32, u64>,
     /// Events of a connection whose beginning was not seen: it is older than the agent, or its birth was lost.
     pub unknown_connections: u64,
-    /// Connections whose socket is gone or reused although no close was seen.
+    /// Connections (and listeners) whose socket is gone or reused although no close was seen.
     pub missed_closes: u64,
     /// Transitions whose old state is not the one in the ledger: an earlier one was lost.
     pub gaps: u64,
-    /// Connections that left a full ledger before their end.
+    /// Connections that left a full ledger before their end; listeners that left it are not counted.
     pub folded: u64,
 }
 
@@ -58,8 +58,9 @@ impl Totals {
         if end == End::TimeWait {
             self.time_wait[Self::time_wait_index(connection.closed_first)] += 1;
         }
-        let established = connection.entered_ns[State::Established.index()] != 0;
-        if let (false, true, Some(role)) = (established, connection.birth_seen, connection.role) {
+        // By the state left, as the kernel's AttemptFails: the entry into ESTABLISHED may have been lost.
+        let opening = matches!(connection.left, State::SynSent | State::SynReceived);
+        if let (true, Some(role)) = (opening, connection.role) {
             let why = end.error_type(connection.errno).or(match end {
                 End::Aborted => Some("aborted"),
                 _ => None,

@@ -153,7 +153,8 @@ impl Engine {
         let jump_ns = self.clock.tick();
         self.follow_namespaces();
         let probes = self.kernel.probes();
-        let losses = loss::gather(|slot| self.kernel.lost(slot), &probes, self.drain.rejected());
+        let losses =
+            loss::gather(|slot| self.kernel.lost(slot), &probes, self.drain.rejected(), self.ledger.totals().folded);
         let grown = loss::growth(&self.losses, &losses);
         self.losses.clone_from(&losses);
         let status = self.status(now, probes, losses);

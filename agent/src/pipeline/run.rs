@@ -23,7 +23,7 @@ const WATCHFULNESS: Duration = Duration::from_millis(50);
 
 /// Runs until it is time to stop, then sends what still waits.
 pub(super) fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
-    let stop = Stop::new(options.duration)?;
+    let stop = Stop::on_signals()?;
     let clock = Arc::new(Clock::default());
     let board = Arc::new(Board::default());
     let engine = Engine::start(config, Arc::clone(&clock))?;
@@ -35,6 +35,7 @@ pub(super) fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
         None
     };
     tracing::info!(otlp = otlp.is_some(), "attached");
+    let stop = stop.after(options.duration);
     let poll = config.ring.poll;
     let exporter = Exporter { otlp, board: Arc::clone(&board) };
     let drain_stop = stop.clone();

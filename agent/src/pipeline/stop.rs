@@ -16,9 +16,9 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    /// Ends on SIGINT or SIGTERM, or after `duration`. A second signal ends the process at once, so that a flush that
+    /// Ends on SIGINT or SIGTERM. A second signal ends the process at once, so that a flush that
     /// hangs can be cut short.
-    pub(super) fn new(duration: Option<Duration>) -> anyhow::Result<Self> {
+    pub(super) fn on_signals() -> anyhow::Result<Self> {
         let stopping = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             // In this order: the first signal finds the flag unset.
@@ -26,7 +26,12 @@ impl Stop {
                 .and_then(|_| flag::register(signal, Arc::clone(&stopping)))
                 .context("cannot handle signals")?;
         }
-        Ok(Self { flag: stopping, deadline: duration.map(|duration| Instant::now() + duration) })
+        Ok(Self { flag: stopping, deadline: None })
+    }
+
+    /// Ends `duration` from now, too.
+    pub(super) fn after(self, duration: Option<Duration>) -> Self {
+        Self { deadline: duration.map(|duration| Instant::now() + duration), ..self }
     }
 
     /// Whether it is time.

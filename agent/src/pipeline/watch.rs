@@ -17,13 +17,15 @@ use crate::view::columns;
 
 /// Shows what happens until it is time to stop. A closed stdout is an [`io::ErrorKind::BrokenPipe`].
 pub(super) fn watch(config: &Config, options: &WatchOptions) -> anyhow::Result<()> {
-    let stop = Stop::new(options.duration)?;
+    let stop = Stop::on_signals()?;
     let clock = Arc::new(Clock::default());
     let mut engine = Engine::start(config, Arc::clone(&clock))?;
     let mut printer = Printer::new(options, Arc::clone(&clock), engine.reset_reasons());
     printer.start(&engine);
     printer.flush()?;
     tracing::debug!("attached");
+    // The time that the user wants counts from now: loading is not watching.
+    let stop = stop.after(options.duration);
     while !stop.is_set() && !printer.is_done() {
         let more = engine.step(&mut printer);
         printer.flush()?;
