@@ -1,0 +1,111 @@
+//! An OTLP/gRPC receiver that counts and forgets: where `cargo xtask bench` lets synfin export to. It takes as little CPU as
+//! it can, because it shares the machine with what is measured; whether what comes is right is for the tests to judge.
+//!
+//! Its first line on stdout is its URL; each line on stdin is answered with its counts so far; it ends with its stdin.
+
+use std::{
+    convert::Infallible,
+    io::{self, BufRead as _, Write as _},
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+};
+
+use anyhow::Result;
+use bytes::{Buf as _, Bytes};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    HeaderMap, Request, Response,
+    body::{Body, Incoming},
+    header::{CONTENT_TYPE, HeaderValue},
+    server::conn::http2,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
+use tokio::net::TcpListener;
+
+/// Length of what gRPC puts before a message: one byte for compression, four for its size.
+const PREFIX: usize = 5;
+
+#[derive(Default)]
+struct Counts {
+    requests: AtomicU64,
+    bytes: AtomicU64,
+    spans: AtomicU64,
+}
+
+/// `ExportTraceServiceRequest`, down to where spans can be counted: these stay bytes, which costs nothing.
+#[derive(Clone, PartialEq, Message)]
+struct Traces {
+    #[prost(message, repeated, tag = "1")]
+    resource_spans: Vec<ResourceSpans>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ResourceSpans {
+    #[prost(message, repeated, tag = "2")]
+    scope_spans: Vec<ScopeSpans>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ScopeSpans {
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    spans: Vec<Bytes>,
+}
+
+fn main() -> Result<()> {
+    let counts = Arc::new(Counts::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+    let mut out = io::stdout();
+    writeln!(out, "http://{}", listener.local_addr()?)?;
+    thread::spawn({
+        let counts = Arc::clone(&counts);
+        move || runtime.block_on(serve(listener, counts))
+    });
+    for line in io::stdin().lock().lines() {
+        line?;
+        let [requests, bytes, spans] =
+            [&counts.requests, &counts.bytes, &counts.spans].map(|count| count.load(Relaxed));
+        writeln!(out, "{}", serde_json::json!({ "requests": requests, "bytes": bytes, "spans": spans }))?;
+    }
+    Ok(())
+}
+
+async fn serve(listener: TcpListener, counts: Arc<Counts>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let counts = Arc::clone(&counts);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| answer(request, Arc::clone(&counts)));
+            // An error here is the sender going away.
+            drop(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await);
+        });
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    counts: Arc<Counts>,
+) -> Result<Response<impl Body<Data = Bytes, Error = Infallible>>, hyper::Error> {
+    let traces = request.uri().path().ends_with("TraceService/Export");
+    let mut body = request.into_body().collect().await?.to_bytes();
+    counts.requests.fetch_add(1, Relaxed);
+    counts.bytes.fetch_add(body.len() as u64, Relaxed);
+    body.advance(PREFIX.min(body.len()));
+    // What cannot be read counts as nothing: the bench then misses spans.
+    if traces && let Ok(traces) = Traces::decode(body) {
+        let spans = traces.resource_spans.iter().flat_map(|group| &group.scope_spans).map(|group| group.spans.len());
+        counts.spans.fetch_add(spans.sum::<usize>() as u64, Relaxed);
+    }
+    // An empty response says that all was taken.
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let body = Full::new(Bytes::from_static(&[0; PREFIX])).with_trailers(async { Some(Ok(trailers)) });
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    Ok(response)
+}

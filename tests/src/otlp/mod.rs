@@ -1,0 +1,186 @@
+//! The project's own OTLP receiver, which forgives nothing.
+//!
+//! One port speaks gRPC and HTTP/protobuf; what comes by either goes, byte for byte, through [`schema`] (no unknown
+//! fields) to [`judge`] (no wrong values). A test can make it refuse, hang, go away and come back.
+
+pub mod allow;
+pub mod grpc;
+pub mod http;
+pub mod judge;
+pub mod metrics;
+pub mod schema;
+pub mod spans;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use hyper::{Request, body::Incoming, header::CONTENT_TYPE, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use tokio::{net::TcpListener, runtime::Runtime, task::JoinSet};
+
+use self::judge::Judge;
+use crate::deadline;
+
+/// The three kinds of telemetry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Signal {
+    /// Spans.
+    Traces,
+    /// Metrics.
+    Metrics,
+    /// Log records.
+    Logs,
+}
+
+/// How a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Via {
+    /// OTLP/gRPC.
+    Grpc,
+    /// OTLP/HTTP with binary protobuf.
+    Http,
+}
+
+/// How the receiver treats a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Mood {
+    /// Takes it.
+    Accept,
+    /// Answers UNAVAILABLE or 503, which a sender may try again.
+    Refuse,
+    /// Never answers.
+    Hang,
+}
+
+/// What the connections share.
+#[derive(Debug)]
+pub struct Shared {
+    judge: Mutex<Judge>,
+    mood: AtomicU8,
+}
+
+impl Shared {
+    /// Takes a request as the mood says; false means "come again later".
+    async fn take(&self, signal: Signal, via: Via, message: &Bytes) -> bool {
+        match self.mood.load(Ordering::SeqCst) {
+            mood if mood == Mood::Accept as u8 => {
+                self.judge().take(signal, via, message);
+                true
+            }
+            mood if mood == Mood::Refuse as u8 => {
+                self.judge().refused += 1;
+                false
+            }
+            _ => {
+                self.judge().refused += 1;
+                std::future::pending().await
+            }
+        }
+    }
+
+    fn judge(&self) -> MutexGuard<'_, Judge> {
+        self.judge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A receiver on a loopback port.
+#[derive(Debug)]
+pub struct Receiver {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    runtime: Option<Runtime>,
+}
+
+impl Receiver {
+    /// Starts one on a port of the kernel's choice.
+    pub fn start() -> Result<Self> {
+        let shared = Arc::new(Shared { judge: Mutex::default(), mood: AtomicU8::new(Mood::Accept as u8) });
+        let mut receiver = Self { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), shared, runtime: None };
+        receiver.come_back()?;
+        Ok(receiver)
+    }
+
+    /// The URL to send to, for both protocols.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Changes how requests are treated from now on.
+    pub fn mood(&self, mood: Mood) {
+        self.shared.mood.store(mood as u8, Ordering::SeqCst);
+    }
+
+    /// Closes the port and every connection, as a backend that dies.
+    pub fn go_away(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(Duration::from_secs(1));
+        }
+    }
+
+    /// Opens the same port again.
+    pub fn come_back(&mut self) -> Result<()> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("otlp").enable_all().build()?;
+        let listener = runtime
+            .block_on(TcpListener::bind(self.address))
+            .with_context(|| format!("listening on {} for OTLP", self.address))?;
+        self.address = listener.local_addr()?;
+        runtime.spawn(accept(listener, Arc::clone(&self.shared)));
+        self.runtime = Some(runtime);
+        Ok(())
+    }
+
+    /// Looks at what was received so far.
+    pub fn look<T>(&self, look: impl FnOnce(&Judge) -> T) -> T {
+        look(&self.shared.judge())
+    }
+
+    /// Waits until what was received is as wanted; complaints end the wait.
+    pub fn await_received(&self, limit: Duration, what: &str, wanted: impl Fn(&Judge) -> bool) -> Result<()> {
+        deadline::within(limit, what, || {
+            self.look(|judge| {
+                judge.verdict()?;
+                Ok(wanted(judge).then_some(()))
+            })
+        })
+        .with_context(|| self.look(Judge::summary))
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.go_away();
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new(); // aborted with the runtime
+    while let Ok((stream, _)) = listener.accept().await {
+        let shared = Arc::clone(&shared);
+        connections.spawn(async move {
+            let service = service_fn(move |request| answer(request, Arc::clone(&shared)));
+            // An error here is the sender going away.
+            drop(auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await);
+        });
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    shared: Arc<Shared>,
+) -> Result<hyper::Response<tonic::body::Body>, std::convert::Infallible> {
+    let grpc = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    Ok(if grpc { grpc::answer(request, shared).await } else { http::answer(request, shared).await })
+}

@@ -1,0 +1,56 @@
+//! Judges one span.
+
+use anyhow::{Context as _, Result, ensure};
+use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
+
+use super::{
+    allow,
+    judge::{attributes, moment, text},
+};
+
+/// Fails at the first thing wrong with it.
+pub fn check(span: &Span) -> Result<()> {
+    id(&span.trace_id, 16).context("trace id")?;
+    id(&span.span_id, 8).context("span id")?;
+    if !span.parent_span_id.is_empty() {
+        id(&span.parent_span_id, 8).context("parent span id")?;
+        ensure!(span.parent_span_id != span.span_id, "it is its own parent");
+    }
+    ensure!(!span.name.is_empty(), "no name");
+    let kind = SpanKind::try_from(span.kind).context("kind")?;
+    ensure!(
+        matches!(kind, SpanKind::Client | SpanKind::Server | SpanKind::Internal),
+        "kind {kind:?}: a connection is opened (client), accepted (server), or of unknown origin (internal)"
+    );
+    moment(span.start_time_unix_nano).context("start")?;
+    moment(span.end_time_unix_nano).context("end")?;
+    ensure!(span.end_time_unix_nano >= span.start_time_unix_nano, "it ends before it starts");
+    attributes(&span.attributes, allow::TELEMETRY)?;
+    let dropped = [span.dropped_attributes_count, span.dropped_events_count, span.dropped_links_count];
+    ensure!(dropped == [0; 3], "attributes, events, links dropped: {dropped:?}");
+
+    let mut last = span.start_time_unix_nano;
+    for event in &span.events {
+        ensure!(!event.name.is_empty(), "an event without a name");
+        ensure!(event.time_unix_nano >= last, "event {} is earlier than the one before, or than the span", event.name);
+        ensure!(event.time_unix_nano <= span.end_time_unix_nano, "event {} is later than the span", event.name);
+        attributes(&event.attributes, allow::TELEMETRY).with_context(|| format!("event {}", event.name))?;
+        last = event.time_unix_nano;
+    }
+    for link in &span.links {
+        id(&link.trace_id, 16).context("trace id of a link")?;
+        id(&link.span_id, 8).context("span id of a link")?;
+    }
+    let failed = span.status.as_ref().is_some_and(|status| status.code == StatusCode::Error as i32);
+    let error = text(&span.attributes, "error.type");
+    ensure!(failed == error.is_some(), "status {:?} with error.type {error:?}", span.status);
+    let message = span.status.as_ref().map(|status| status.message.as_str()).unwrap_or_default();
+    ensure!(failed || message.is_empty(), "a status message without an error: {message:?}");
+    Ok(())
+}
+
+fn id(id: &[u8], length: usize) -> Result<()> {
+    ensure!(id.len() == length, "{} bytes, not {length}", id.len());
+    ensure!(id.iter().any(|byte| *byte != 0), "all zeroes");
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Drives `synfin-peer`, a process that owns connections.
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader, Write as _},
+    net::SocketAddr,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::stage::Side;
+
+/// A running peer; killed when dropped.
+#[derive(Debug)]
+pub struct Peer {
+    child: Child,
+    orders: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    /// Starts one in the side's namespace; `name` becomes its command name (at most 15 bytes).
+    pub fn start(side: &Side, name: &str) -> Result<Self> {
+        // Test executables are in target/PROFILE/deps, binaries of the package one folder above.
+        let folder =
+            env::current_exe()?.parent().and_then(|deps| deps.parent()).map(|folder| folder.join("synfin-peer"));
+        let program = folder.context("where the tests' own binaries are")?;
+        let mut command = Command::new(&program);
+        command.arg(name).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child =
+            side.netns.run(|| command.spawn()).with_context(|| format!("starting {}", program.display()))?;
+        let orders = child.stdin.take().context("stdin was piped")?;
+        let answers = BufReader::new(child.stdout.take().context("stdout was piped")?);
+        Ok(Self { child, orders, answers })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Gives an order and waits for the answer.
+    fn order(&mut self, order: &str) -> Result<String> {
+        writeln!(self.orders, "{order}")?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer)?;
+        ensure!(!answer.is_empty(), "the peer died at {order:?}; its stderr is above");
+        Ok(answer.trim().to_owned())
+    }
+
+    /// Lets it open a connection.
+    pub fn connect(&mut self, to: SocketAddr) -> Result<()> {
+        self.order(&format!("connect {to}")).map(drop)
+    }
+
+    /// Lets it listen; gives the address.
+    pub fn listen(&mut self, on: SocketAddr) -> Result<SocketAddr> {
+        Ok(self.order(&format!("listen {on}"))?.parse()?)
+    }
+
+    /// Lets it accept a connection.
+    pub fn accept(&mut self) -> Result<()> {
+        self.order("accept").map(drop)
+    }
+
+    /// Lets it make a child that shares its connections; gives the child's pid.
+    pub fn fork(&mut self, name: &str) -> Result<u32> {
+        Ok(self.order(&format!("fork {name}"))?.parse()?)
+    }
+
+    /// Lets it close its connections (a child keeps its own references).
+    pub fn close(&mut self) -> Result<()> {
+        self.order("close").map(drop)
+    }
+
+    /// Ends the child, which closes what it held.
+    pub fn end_child(&mut self) -> Result<()> {
+        self.order("end-child").map(drop)
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) -> Result<()> {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGKILL)?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // Both fail only when it is gone already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

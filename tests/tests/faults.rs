@@ -1,0 +1,156 @@
+//! Things that go wrong around synfin: it says what it lost, and lives.
+
+use std::{collections::BTreeMap, thread, time::Duration};
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+use synfin_tests::{
+    load,
+    netns::Netns,
+    recording::Recording,
+    scenario::close,
+    sock,
+    stage::{Family, Link, Stage},
+    state::{
+        Counts,
+        State::{CloseWait, Closed, Established, FinWait1, FinWait2, LastAck, Listen},
+    },
+    synfin::{Synfin, command},
+    witness::bpftrace::attentive,
+};
+
+/// Transitions of one connection with both ends in the namespace, and of its listener's two.
+const STEPS: u64 = 10;
+
+/// A ring that is too small for a stopped reader: seen + lost is what happened.
+#[test]
+fn full_ring() -> Result<()> {
+    let connections = 500;
+    let (stage, recording) = attentive(|witness| {
+        let stage = Stage::new(Family::V4, Link::Loopback)?;
+        let synfin = Synfin::watch(stage.namespaces(), &["--ring-size", "16KiB"])?;
+        synfin.signal(Signal::SIGSTOP)?;
+        load::connections(&stage, connections)?;
+        synfin.signal(Signal::SIGCONT)?;
+        let seen = witness.stop()?.of(&stage.client.netns).total();
+        let recording = synfin.stop()?;
+        let wrong = format!("bpftrace saw {seen} transitions of {connections} connections");
+        Ok(if seen == connections * STEPS + 2 { Ok((stage, recording)) } else { Err(wrong) })
+    })?;
+
+    let happened = connections * STEPS + 2;
+    let shown = recording.counts(&stage.client.netns)?.total();
+    let lost = lost_transitions(&recording);
+    assert!(lost > 0, "{connections} connections fit into the ring: the test proves nothing");
+    assert_eq!(shown + lost, happened, "{shown} shown, {lost} lost");
+    assert!(recording.lost()?.get("ring_full").is_some_and(|count| *count >= lost), "{:?}", recording.lost()?);
+    Ok(())
+}
+
+fn lost_transitions(recording: &Recording) -> u64 {
+    recording
+        .of_type("loss")
+        .filter(|line| line["synfin.event.kind"] == "transition" && line["synfin.loss.reason"] == "ring_full")
+        .filter_map(|line| line["synfin.loss.count"].as_u64())
+        .sum()
+}
+
+/// A reader that stops for a while loses nothing as long as the ring holds.
+#[test]
+fn stopped_and_continued() -> Result<()> {
+    let stage = Stage::new(Family::V6, Link::Loopback)?;
+    let mut synfin = Synfin::watch(stage.namespaces(), &[])?;
+    synfin.signal(Signal::SIGSTOP)?;
+    let expected = load::connections(&stage, 100)?;
+    synfin.signal(Signal::SIGCONT)?;
+    // Without waiting for the drain: the end must drain by itself.
+    assert!(synfin.alive()?);
+    let recording = synfin.stop()?;
+    assert!(recording.lost()?.is_empty(), "{:?}", recording.lost()?);
+    assert_eq!(Some(&recording.counts(&stage.client.netns)?), expected.transitions.get(&stage.client.netns.inode()));
+    Ok(())
+}
+
+/// More connections than the ledger may hold: each is told of once, the pushed-out ones as folded.
+#[test]
+fn full_ledger() -> Result<()> {
+    let (limit, count) = (16, 40);
+    let stage = Stage::new(Family::V4, Link::Loopback)?;
+    let mut watch = command(["watch", "--json", "--connections", "--netns", stage.client.netns.name()])?;
+    watch.env("SYNFIN_LEDGER_MAX_CONNECTIONS", limit.to_string());
+    let mut synfin = Synfin::spawn(watch)?;
+    synfin.await_stdout("the start line", |line| line.contains(r#""type":"start""#))?;
+    let (listener, address) = sock::listen(&stage.server, 64)?;
+    let mut pairs = Vec::new();
+    for _ in 0..count {
+        pairs.push((sock::connect(&stage.client, address)?, sock::accept(&listener)?));
+    }
+    for (client, server) in pairs {
+        close::one_after_the_other(&stage.client, client, server)?;
+    }
+    drop(listener);
+    stage.await_quiet()?;
+    let recording = synfin.stop()?;
+
+    assert_eq!(recording.counts(&stage.client.netns)?.total(), count * STEPS + 2, "no event depends on the ledger");
+    let mut ends: BTreeMap<&str, u64> = BTreeMap::new();
+    for line in recording.of_type("connection") {
+        *ends.entry(line["network.connection.end"].as_str().context("network.connection.end")?).or_default() += 1;
+    }
+    let folded = ends.get("folded").copied().unwrap_or_default();
+    assert!(folded >= 2 * count - limit, "{ends:?}");
+    let lost = recording.lost()?;
+    assert!(lost.get("ledger_full").is_some_and(|count| *count == folded), "{folded} folded, end line: {lost:?}");
+    Ok(())
+}
+
+/// A namespace that vanishes while it is watched: the other one is watched on.
+#[test]
+fn namespace_deleted() -> Result<()> {
+    let (gone, stays) = (Netns::new()?, Stage::new(Family::V4, Link::Loopback)?);
+    let mut synfin = Synfin::watch([&gone, &stays.client.netns], &[])?;
+    gone.delete()?;
+    drop(gone);
+    let expected = close::by_client(&stays)?;
+    assert!(synfin.alive()?);
+    let recording = synfin.stop()?;
+    assert_eq!(Some(&recording.counts(&stays.client.netns)?), expected.transitions.get(&stays.client.netns.inode()));
+    Ok(())
+}
+
+/// What happens in a namespace that nobody asked for is not shown.
+#[test]
+fn other_namespaces_stay_out() -> Result<()> {
+    let (watched, other) = (Stage::new(Family::V4, Link::Loopback)?, Stage::new(Family::V4, Link::Loopback)?);
+    let synfin = Synfin::watch(watched.namespaces(), &[])?;
+    close::by_client(&other)?;
+    let recording = synfin.stop()?;
+    assert_eq!(recording.transitions()?.len(), 0, "{:?}", recording.transitions()?);
+    Ok(())
+}
+
+/// A reader that was away while connections ended tells their ends once it is back, and starts with the rest.
+#[test]
+fn started_in_the_middle() -> Result<()> {
+    let stage = Stage::new(Family::V4, Link::Loopback)?;
+    let (listener, address) = sock::listen(&stage.server, 4)?;
+    let client = sock::connect(&stage.client, address)?;
+    let server = sock::accept(&listener)?;
+    let synfin = Synfin::watch(stage.namespaces(), &["--connections"])?;
+    thread::sleep(Duration::from_millis(10)); // a duration that a wrong birth would show
+    close::one_after_the_other(&stage.client, client, server)?;
+    drop(listener);
+    stage.await_quiet()?;
+    let recording = synfin.stop()?;
+
+    let mut counts = Counts::default();
+    counts.walk(&[Established, FinWait1, FinWait2, Closed]);
+    counts.walk(&[Established, CloseWait, LastAck, Closed]);
+    counts.walk(&[Listen, Closed]);
+    assert_eq!(recording.counts(&stage.client.netns)?, counts);
+    for line in recording.of_type("connection") {
+        assert!(line.get("network.connection.duration").is_none(), "its beginning was not seen: {line}");
+    }
+    assert_eq!(recording.of_type("connection").count(), 2, "both ends of the connection");
+    recording.events().context("totals").map(drop)
+}
