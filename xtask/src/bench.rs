@@ -1,10 +1,29 @@
-//! `cargo xtask bench`: what synfin costs, measured by the binary `synfin-bench` of the tests crate.
+//! `cargo xtask bench`: what synfin costs, beside an empty program and beside libbpf-tools, all in one run.
+//!
+//! Variants take turns round by round, so that a machine that slows down does so for all of them; what counts are ratios
+//! within a round. [`cost`] asks the kernel for the time of each program, [`pace`] counts connections per second and
+//! what user space takes meanwhile.
 
-use std::ffi::OsString;
-use std::os::unix::process::CommandExt as _;
-use std::process::Stdio;
+mod arena;
+mod cost;
+mod figures;
+mod kernel;
+mod load;
+mod machine;
+mod pace;
+mod process;
+mod raw;
+mod receiver;
+mod report;
+mod spread;
+mod subject;
+mod table;
+mod undo;
 
-use anyhow::{Context as _, Result};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
 
 use crate::build;
 use crate::build::Profile;
@@ -12,23 +31,100 @@ use crate::cmd;
 use crate::setup;
 use crate::testbed;
 
-/// Measure what synfin costs (as root)
+/// Measure what synfin costs, beside an empty program and libbpf-tools (as root)
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What `synfin-bench` gets
-    #[arg(last = true, value_name = "ARGS")]
-    words: Vec<OsString>,
+    /// Times that each variant has its turn; medians are of these
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Connections that each variant sees in each of its turns
+    #[arg(long, default_value_t = 40_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
+    connections: u64,
+    /// Only this part, shown on the terminal
+    #[arg(long, value_name = "NAME")]
+    only: Option<Part>,
+    /// Where the report goes [default: docs/bench, but nowhere with --only]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
-/// Sets up, builds with optimisation and becomes `synfin-bench`, which finds the agent by `SYNFIN_BIN`.
+/// The parts of the bench.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Nanoseconds of each program in the kernel
+    Programs,
+    /// Connections per second, CPU and memory in user space, events lost
+    Connections,
+}
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    rounds: u32,
+    connections: u64,
+    /// CPUs of the machine: traffic comes from one thread, then from as many as this.
+    cpus: usize,
+}
+
+impl Plan {
+    /// Numbers of threads that make traffic.
+    fn threads(&self) -> Vec<usize> {
+        if self.cpus > 1 { vec![1, self.cpus] } else { vec![1] }
+    }
+}
+
+/// What the bench starts.
+struct Tools {
+    synfin: PathBuf,
+    yardstick: PathBuf,
+    receiver: PathBuf,
+}
+
+/// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    ensure!(
+        cmd::is_root(),
+        "missing privileges: the bench loads eBPF programs, makes network namespaces and switches the kernel's BPF \
+         statistics; start it as root: sudo -E cargo xtask bench"
+    );
     setup::for_build()?;
     testbed::setup()?;
+    let tools = build_tools()?;
+    let cpus = std::thread::available_parallelism().context("how many CPUs are there?")?.get();
+    let plan = Plan { rounds: args.rounds, connections: args.connections, cpus };
+
+    let mut raw = raw::Raw::new(plan, machine::look(&tools.synfin)?);
+    if args.only != Some(Part::Connections) {
+        raw.costs = cost::measure(&tools, plan)?;
+    }
+    if args.only != Some(Part::Programs) {
+        raw.paces = pace::measure(&tools, plan)?;
+    }
+    raw.machine.load_after = machine::load_average();
+    let figures = figures::judge(&raw);
+    for figure in &figures {
+        cmd::say("bench", figure.line());
+    }
+    let text = report::render(&raw, &figures);
+    match (&args.out, args.only) {
+        (Some(dir), _) => report::write(dir, &raw, &text),
+        (None, None) => report::write(&cmd::root().join("docs/bench"), &raw, &text),
+        (None, Some(_)) => {
+            cmd::say("bench", format!("\n{text}"));
+            Ok(())
+        }
+    }
+}
+
+fn build_tools() -> Result<Tools> {
     let synfin = build::synfin(Profile::Release)?;
-    let binary = build::binary("synfin-tests", "synfin-bench", Profile::Release)?;
-    let mut bench = cmd::as_root("the bench", binary.as_os_str(), &[("SYNFIN_BIN", synfin.as_os_str())])?;
-    bench.args(&args.words).stdin(Stdio::inherit());
-    let shown = cmd::show(&bench);
-    cmd::say("bench", &shown);
-    Err(bench.exec()).with_context(|| format!("`{shown}` does not start"))
+    cmd::say("build", "yardstick (release)");
+    cmd::run(
+        cmd::cargo().args(["build", "--release", "--package", "synfin", "--example", "yardstick"]),
+        "the compiler's words are above",
+    )?;
+    // Cargo puts examples beside the binaries of the same profile.
+    let yardstick = synfin.with_file_name("examples").join("yardstick");
+    let receiver = build::binary("synfin-tests", "synfin-receiver", Profile::Release)?;
+    Ok(Tools { synfin, yardstick, receiver })
 }

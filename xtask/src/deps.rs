@@ -79,7 +79,7 @@ const ROOMS: &[Room] = &[
         Rule { module: "status",     never: CORE_NEVER,     knows: Only(&["event", "health", "ledger"]) },
         Rule { module: "loss",       never: CORE_NEVER,     knows: Only(&["event", "health", "probes", "ring", "status"]) },
         // What goes out.
-        Rule { module: "export",     never: OUTPUT_NEVER,   knows: Only(&["clock", "event", "health", "ledger", "status", "tally"]) },
+        Rule { module: "export",     never: OUTPUT_NEVER,   knows: Only(&["clock", "config", "event", "health", "ledger", "status", "tally"]) },
         Rule { module: "view",       never: OUTPUT_NEVER,   knows: Only(&["clock", "event", "health", "ledger", "status", "tally"]) },
         Rule { module: "doctor",     never: OUTPUT_NEVER,   knows: Only(&["exit", "health", "loader", "netns", "privileges"]) },
         Rule { module: "pipeline",   never: &[],            knows: All },

@@ -1,0 +1,150 @@
+//! The figures that the project holds itself to, and whether this run reached them.
+
+use super::raw::Raw;
+use super::spread::{percent, short};
+use super::subject::Subject;
+
+/// A bound of a figure.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Bound {
+    fn holds(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(most) => value <= most,
+            Self::AtLeast(least) => value >= least,
+        }
+    }
+
+    fn text(self, number: fn(f64) -> String) -> String {
+        match self {
+            Self::AtMost(most) => format!("≤ {}", number(most)),
+            Self::AtLeast(least) => format!("≥ {}", number(least)),
+        }
+    }
+}
+
+/// One figure.
+#[derive(Debug)]
+pub(super) struct Figure {
+    pub(super) what: String,
+    value: f64,
+    /// Without it the work is not done.
+    must: Option<Bound>,
+    /// Where it is to go.
+    aim: Option<Bound>,
+    number: fn(f64) -> String,
+}
+
+impl Figure {
+    /// PASS or MISS; where nothing is demanded, whether the aim is reached.
+    pub(super) fn verdict(&self) -> &'static str {
+        match (self.must, self.aim) {
+            (Some(must), _) if must.holds(self.value) => "PASS",
+            (Some(_), _) => "MISS",
+            (None, Some(aim)) if aim.holds(self.value) => "at its aim",
+            (None, _) => "short of its aim",
+        }
+    }
+
+    /// Measured, demanded, aimed at.
+    pub(super) fn cells(&self) -> [String; 3] {
+        let bound = |bound: Option<Bound>| bound.map_or_else(String::new, |bound| bound.text(self.number));
+        [(self.number)(self.value), bound(self.must), bound(self.aim)]
+    }
+
+    /// For the terminal.
+    pub(super) fn line(&self) -> String {
+        let [measured, must, aim] = self.cells();
+        let bounds = [("must be", must), ("aim", aim)].into_iter().filter(|(_, bound)| !bound.is_empty());
+        let bounds: Vec<_> = bounds.map(|(word, bound)| format!("{word} {bound}")).collect();
+        format!("{}: {}: {measured} ({})", self.verdict(), self.what, bounds.join(", "))
+    }
+}
+
+/// All figures that were measured.
+pub(super) fn judge(raw: &Raw) -> Vec<Figure> {
+    use Bound::{AtLeast, AtMost};
+    let mut figures = Vec::new();
+    let mut add = |what: String, value: Option<f64>, must, aim, number: fn(f64) -> String| {
+        figures.extend(value.map(|value| Figure { what, value, must, aim, number }));
+    };
+    let state = (Subject::Synfin, Some("state"));
+    for threads in raw.plan.threads() {
+        let from = from(threads);
+        let ratio = raw.cost_ratio(state, (Subject::Empty, None), threads).map(|ratio| ratio.median);
+        add(format!("state program ÷ empty program, {from}"), ratio, Some(AtMost(6.0)), Some(AtMost(3.5)), short);
+        let ratio = raw.cost_ratio((Subject::Tcpstates, None), state, threads).map(|ratio| ratio.median);
+        add(format!("tcpstates ÷ state program, {from}"), ratio, Some(AtLeast(25.0)), Some(AtLeast(40.0)), short);
+    }
+    for threads in raw.plan.threads() {
+        let from = from(threads);
+        for (subject, with) in [(Subject::SynfinOtlp, "exporting by OTLP"), (Subject::SynfinFiltered, "without OTLP")] {
+            let kept = raw.kept(subject, threads).map(|kept| kept.median);
+            let what = format!("connections/s kept {with}, {from}");
+            add(what, kept, Some(AtLeast(0.95)), Some(AtLeast(0.98)), percent);
+        }
+    }
+    let ours = [Subject::SynfinFiltered, Subject::SynfinOtlp];
+    let worst = |what: fn(&super::pace::Pace, &super::pace::User) -> Option<f64>| {
+        ours.iter().filter_map(|subject| raw.user(*subject, what)).map(|spread| spread.max).max_by(f64::total_cmp)
+    };
+    let none = Some(AtMost(0.0));
+    add("events lost, worst turn".to_owned(), worst(|_, user| Some(user.account.lost? as f64)), none, None, whole);
+    let miscounted = worst(|pace, user| Some(user.account.events?.abs_diff(pace.made.events()) as f64));
+    add("events seen that differ from those made, worst turn".to_owned(), miscounted, none, None, whole);
+    let miscounted = worst(|pace, user| Some(user.account.transitions?.abs_diff(pace.made.transitions()) as f64));
+    add("transitions seen that differ from those made, worst turn".to_owned(), miscounted, none, None, whole);
+    let missing = worst(|pace, user| Some(user.spans?.abs_diff(pace.made.spans()) as f64));
+    add("spans received that differ from two for each connection, worst turn".to_owned(), missing, None, none, whole);
+    for threads in raw.plan.threads() {
+        let cpu = raw.cpu_each(Subject::SynfinFiltered, threads).map(|cpu| cpu.median);
+        let what = format!("ns of user space for a transition without OTLP, {}", from(threads));
+        add(what, cpu, None, Some(AtMost(300.0)), short);
+    }
+    let idle = raw.user(Subject::SynfinOtlp, |_, user| Some(user.idle_memory as f64)).map(|idle| idle.max);
+    add("MiB of memory when idle, exporting, worst turn".to_owned(), idle, None, Some(AtMost(25.0 * MIB)), mib);
+    figures
+}
+
+/// Where traffic came from.
+pub(super) fn from(threads: usize) -> String {
+    if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") }
+}
+
+const MIB: f64 = 1_048_576.0;
+
+/// Bytes as MiB.
+pub(super) fn mib(bytes: f64) -> String {
+    format!("{:.1}", bytes / MIB)
+}
+
+/// A count.
+pub(super) fn whole(value: f64) -> String {
+    if value < 10.0 { format!("{value:.0}") } else { short(value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts() {
+        let figure = |value, must, aim| Figure { what: "cost".to_owned(), value, must, aim, number: short };
+        let must = Some(Bound::AtMost(6.0));
+        let aim = Some(Bound::AtMost(3.5));
+        assert_eq!(figure(4.0, must, aim).line(), "PASS: cost: 4.0 (must be ≤ 6.0, aim ≤ 3.5)");
+        assert_eq!(figure(7.0, must, None).line(), "MISS: cost: 7.0 (must be ≤ 6.0)");
+        assert_eq!(figure(3.0, None, aim).verdict(), "at its aim");
+        assert_eq!(figure(4.0, None, aim).verdict(), "short of its aim");
+        assert!(Bound::AtLeast(0.95).holds(0.95) && !Bound::AtLeast(0.95).holds(0.94));
+    }
+
+    #[test]
+    fn units() {
+        assert_eq!((mib(20.0 * MIB), whole(0.0), whole(12_345.0)), ("20.0".into(), "0".into(), "12,345".into()));
+    }
+}

@@ -1,0 +1,124 @@
+//! Connections per second with each variant attached, and what its user space takes and says meanwhile.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use super::arena::Arena;
+use super::kernel::Statistics;
+use super::load::{self, Made, Took};
+use super::process::{self, Memory};
+use super::receiver::Receiver;
+use super::spread::short;
+use super::subject::{Account, Running, Subject};
+use super::{Plan, Tools};
+use crate::cmd;
+
+/// Those that take turns.
+const SUBJECTS: [Subject; 5] =
+    [Subject::Nothing, Subject::SynfinFiltered, Subject::SynfinOtlp, Subject::Tcpstates, Subject::Tcplife];
+
+/// After traffic, for what is still on its way to user space.
+const ECHO: Duration = Duration::from_millis(500);
+
+/// One turn.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Pace {
+    pub(super) round: u32,
+    pub(super) threads: usize,
+    pub(super) subject: Subject,
+    pub(super) made: Made,
+    pub(super) took: Took,
+    pub(super) user: Option<User>,
+}
+
+/// What a subject's user space took and said.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct User {
+    pub(super) cpu: Duration,
+    pub(super) idle_memory: u64,
+    pub(super) peak_memory: u64,
+    pub(super) account: Account,
+    pub(super) spans: Option<u64>,
+}
+
+impl Pace {
+    /// Connections per second.
+    pub(super) fn rate(&self) -> f64 {
+        self.made.connections as f64 / self.took.wall.as_secs_f64()
+    }
+
+    /// Microseconds of CPU that a connection took where it was made.
+    pub(super) fn burden(&self) -> f64 {
+        self.took.cpu.as_secs_f64() * 1e6 / self.made.connections as f64
+    }
+
+    /// Nanoseconds of user space's CPU for a transition that the traffic made.
+    pub(super) fn cpu_each(&self) -> Option<f64> {
+        Some(self.user.as_ref()?.cpu.as_nanos() as f64 / self.made.transitions() as f64)
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let Self { round, threads, subject, made, took, user } = self;
+        let user = user.as_ref().map(|User { cpu, idle_memory, peak_memory, account, spans }| {
+            json!({ "cpu_ns": cpu.as_nanos() as u64, "idle_bytes": idle_memory, "peak_bytes": peak_memory,
+                    "events": account.events, "transitions": account.transitions, "lost": account.lost,
+                    "spans": spans })
+        });
+        json!({ "round": round, "threads": threads, "subject": subject.name(), "connections": made.connections,
+                "expected_events": made.events(), "seconds": took.wall.as_secs_f64(), "traffic_cpu_seconds": took.cpu.as_secs_f64(),
+                "user_space": user })
+    }
+}
+
+/// All rounds.
+pub(super) fn measure(tools: &Tools, plan: Plan) -> Result<Vec<Pace>> {
+    let _off = Statistics::switch(false)?;
+    let mut receiver = Receiver::start(&tools.receiver)?;
+    let mut paces = Vec::new();
+    for round in 0..plan.rounds {
+        for threads in plan.threads() {
+            for turn in 0..SUBJECTS.len() {
+                // Nobody always comes first.
+                let subject = SUBJECTS[(turn + round as usize) % SUBJECTS.len()];
+                let (made, took, user) = turn_of(subject, tools, &mut receiver, threads, plan.connections)
+                    .with_context(|| subject.name())?;
+                let pace = Pace { round, threads, subject, made, took, user };
+                let (name, rate) = (subject.name(), short(pace.rate()));
+                cmd::say("bench", format!("round {}, {threads} thread(s): {name}: {rate} connections/s", round + 1));
+                paces.push(pace);
+            }
+        }
+    }
+    Ok(paces)
+}
+
+fn turn_of(
+    subject: Subject,
+    tools: &Tools,
+    receiver: &mut Receiver,
+    threads: usize,
+    connections: u64,
+) -> Result<(Made, Took, Option<User>)> {
+    let arena = Arena::new()?;
+    let spans_before = receiver.spans()?;
+    let Some(running) = subject.start(tools, &arena, receiver.endpoint())? else {
+        let (made, took) = load::connections(&arena, threads, connections)?;
+        return Ok((made, took, None));
+    };
+    let idle_memory = Memory::of(running.pid())?.now;
+    let cpu_before = process::cpu(running.pid())?;
+    let (made, took) = load::connections(&arena, threads, connections)?;
+    thread::sleep(ECHO);
+    let exports = subject == Subject::SynfinOtlp;
+    if exports {
+        receiver.wait_for(spans_before + made.spans())?;
+    }
+    let cpu = process::cpu(running.pid())?.saturating_sub(cpu_before);
+    let peak_memory = Memory::of(running.pid())?.peak;
+    let account = Running::finish(running)?;
+    let spans = if exports { Some(receiver.spans()? - spans_before) } else { None };
+    Ok((made, took, Some(User { cpu, idle_memory, peak_memory, account, spans })))
+}

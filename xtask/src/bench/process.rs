@@ -1,0 +1,54 @@
+//! What a process takes: CPU and memory.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::time::ClockId;
+use nix::unistd::Pid;
+
+/// CPU time of all threads of a process, those that have ended included; to the nanosecond, where /proc/PID/stat ticks.
+pub(super) fn cpu(pid: u32) -> Result<Duration> {
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed()))?;
+    clock.now().map(Duration::from).with_context(|| format!("cannot read the CPU clock of process {pid}"))
+}
+
+/// Resident memory in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Memory {
+    pub(super) now: u64,
+    pub(super) peak: u64,
+}
+
+impl Memory {
+    /// Of a process.
+    pub(super) fn of(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/status");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        parse(&text).with_context(|| format!("{path} tells of no memory"))
+    }
+}
+
+fn parse(status: &str) -> Option<Memory> {
+    let kib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    Some(Memory { now: kib("VmRSS")? * 1024, peak: kib("VmHWM")? * 1024 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read() {
+        let status = "Name:\tsynfin\nVmHWM:\t   20000 kB\nVmRSS:\t   10000 kB\n";
+        assert_eq!(parse(status), Some(Memory { now: 10_240_000, peak: 20_480_000 }));
+        assert_eq!(parse("Name:\tkthreadd\n"), None);
+    }
+
+    #[test]
+    fn this_process_takes_cpu() {
+        assert!(cpu(std::process::id()).unwrap() > Duration::ZERO);
+    }
+}

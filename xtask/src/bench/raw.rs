@@ -1,0 +1,153 @@
+//! Everything that was measured, and the questions that the report asks of it.
+
+use serde_json::{Value, json};
+
+use super::Plan;
+use super::cost::Cost;
+use super::machine::Machine;
+use super::pace::{Pace, User};
+use super::spread::Spread;
+use super::subject::Subject;
+
+/// One run of the bench.
+#[derive(Debug)]
+pub(super) struct Raw {
+    pub(super) plan: Plan,
+    pub(super) machine: Machine,
+    pub(super) costs: Vec<Cost>,
+    pub(super) paces: Vec<Pace>,
+}
+
+impl Raw {
+    /// Nothing measured yet.
+    pub(super) const fn new(plan: Plan, machine: Machine) -> Self {
+        Self { plan, machine, costs: Vec::new(), paces: Vec::new() }
+    }
+
+    /// As it is stored.
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "machine": self.machine.json(),
+            "cpus": self.plan.cpus,
+            "rounds": self.plan.rounds,
+            "programs": self.costs.iter().map(Cost::json).collect::<Vec<_>>(),
+            "connections": self.paces.iter().map(Pace::json).collect::<Vec<_>>(),
+        })
+    }
+
+    fn costs(&self, subject: Subject, program: Option<&str>, threads: usize) -> impl Iterator<Item = &Cost> {
+        self.costs.iter().filter(move |cost| {
+            cost.subject == subject && cost.threads == threads && program.is_none_or(|program| cost.program == program)
+        })
+    }
+
+    /// Nanoseconds for a run of a program; None for the only program of the subject.
+    pub(super) fn cost(&self, subject: Subject, program: Option<&str>, threads: usize) -> Option<Spread> {
+        Spread::of(self.costs(subject, program, threads).map(Cost::each))
+    }
+
+    /// The same as a multiple of another's, round by round.
+    pub(super) fn cost_ratio(
+        &self,
+        (subject, program): (Subject, Option<&str>),
+        (other, other_program): (Subject, Option<&str>),
+        threads: usize,
+    ) -> Option<Spread> {
+        Spread::of(self.costs(subject, program, threads).filter_map(|cost| {
+            let base = self.costs(other, other_program, threads).find(|base| base.round == cost.round)?;
+            Some(cost.each() / base.each())
+        }))
+    }
+
+    /// Turns of a subject.
+    pub(super) fn paces(&self, subject: Subject, threads: usize) -> impl Iterator<Item = &Pace> {
+        self.paces.iter().filter(move |pace| pace.subject == subject && pace.threads == threads)
+    }
+
+    /// Connections per second.
+    pub(super) fn rate(&self, subject: Subject, threads: usize) -> Option<Spread> {
+        Spread::of(self.paces(subject, threads).map(Pace::rate))
+    }
+
+    /// The share of connections per second that is left of what the machine does with nothing attached, round by round.
+    pub(super) fn kept(&self, subject: Subject, threads: usize) -> Option<Spread> {
+        Spread::of(self.paces(subject, threads).filter_map(|pace| {
+            let base = self.paces(Subject::Nothing, threads).find(|base| base.round == pace.round)?;
+            Some(pace.rate() / base.rate())
+        }))
+    }
+
+    /// Microseconds of CPU that a connection took where it was made.
+    pub(super) fn burden(&self, subject: Subject, threads: usize) -> Option<Spread> {
+        Spread::of(self.paces(subject, threads).map(Pace::burden))
+    }
+
+    /// Nanoseconds of user space's CPU for a transition.
+    pub(super) fn cpu_each(&self, subject: Subject, threads: usize) -> Option<Spread> {
+        Spread::of(self.paces(subject, threads).filter_map(Pace::cpu_each))
+    }
+
+    /// Something of a subject's user space, over all turns.
+    pub(super) fn user(&self, subject: Subject, what: impl Fn(&Pace, &User) -> Option<f64>) -> Option<Spread> {
+        let turns = self.paces.iter().filter(|pace| pace.subject == subject);
+        Spread::of(turns.filter_map(|pace| what(pace, pace.user.as_ref()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::load::{Made, Took};
+    use super::*;
+
+    fn raw() -> Raw {
+        let cost = |round, subject, program: &str, time_ns| Cost {
+            round,
+            threads: 1,
+            subject,
+            program: program.to_owned(),
+            runs: 10,
+            time_ns,
+        };
+        let pace = |round, subject, seconds| Pace {
+            round,
+            threads: 1,
+            subject,
+            made: Made { connections: 1000, listeners: 1 },
+            took: Took { wall: Duration::from_secs(seconds), cpu: Duration::from_millis(seconds) },
+            user: None,
+        };
+        Raw {
+            costs: vec![
+                cost(0, Subject::Empty, "yardstick", 100),
+                cost(0, Subject::Synfin, "state", 400),
+                cost(0, Subject::Synfin, "destroy", 9),
+                cost(1, Subject::Empty, "yardstick", 200),
+                cost(1, Subject::Synfin, "state", 800),
+            ],
+            paces: vec![pace(0, Subject::Nothing, 1), pace(0, Subject::SynfinOtlp, 2), pace(1, Subject::SynfinOtlp, 9)],
+            ..Raw::new(Plan { rounds: 2, connections: 1000, cpus: 2 }, Machine::default())
+        }
+    }
+
+    #[test]
+    fn ratios_are_within_a_round() {
+        let raw = raw();
+        let ratio = raw.cost_ratio((Subject::Synfin, Some("state")), (Subject::Empty, None), 1);
+        assert_eq!(ratio, Some(Spread { median: 4.0, min: 4.0, max: 4.0 }));
+        assert_eq!(raw.cost(Subject::Synfin, Some("state"), 1).map(|spread| spread.median), Some(60.0));
+        assert_eq!(raw.cost(Subject::Synfin, Some("state"), 2), None);
+        assert_eq!(raw.burden(Subject::Nothing, 1).map(|spread| spread.median), Some(1.0));
+        // Round 1 has nothing to compare with.
+        assert_eq!(raw.kept(Subject::SynfinOtlp, 1), Some(Spread { median: 0.5, min: 0.5, max: 0.5 }));
+    }
+
+    #[test]
+    fn the_stored_form_has_every_turn() {
+        let json = raw().json();
+        assert_eq!(json["programs"].as_array().map(Vec::len), Some(5));
+        assert_eq!(json["connections"][1]["subject"], "synfin --netns --otlp-endpoint");
+        assert_eq!(json["connections"][1]["expected_events"], 12_003);
+    }
+}
