@@ -76,7 +76,7 @@ pub mod state {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Header {
-    /// `CLOCK_MONOTONIC`, nanoseconds (`bpf_ktime_get_ns`).
+    /// `CLOCK_MONOTONIC`, nanoseconds (`bpf_ktime_get_ns`); 0 in [`Destroy`], by which nothing is measured.
     pub time_ns: u64,
     /// See [`kind`].
     pub kind: u16,

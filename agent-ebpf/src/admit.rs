@@ -3,13 +3,17 @@
 use aya_ebpf::maps::lpm_trie::Key;
 use synfin_common::knobs::filter;
 
-use crate::maps::{FILTER_EXCLUDED, FILTER_NETNS, FILTER_PEERS, FILTER_PORTS, knob};
+use crate::maps::{FILTER_EXCLUDED, FILTER_NETNS, FILTER_ONE_NETNS, FILTER_PEERS, FILTER_PORTS, knob};
 use crate::sock::TcpSock;
 
 /// Whether the user wants to see this namespace.
 #[inline(always)]
 pub(crate) fn netns(netns: u32) -> bool {
-    knob!(filters) & filter::NETNS == 0 || FILTER_NETNS.get_ptr(netns).is_some()
+    let filters = knob!(filters);
+    if filters & filter::ONE_NETNS != 0 {
+        return FILTER_ONE_NETNS.get(0).is_some_and(|wanted| *wanted == netns);
+    }
+    filters & filter::NETNS == 0 || FILTER_NETNS.get_ptr(netns).is_some()
 }
 
 /// Whether the user wants to see this listener's port.
@@ -32,7 +36,7 @@ fn is_loopback(addr: &[u8; 16]) -> bool {
 #[inline(always)]
 pub(crate) fn connection(tcp: TcpSock, connecting: bool) -> bool {
     let filters = knob!(filters);
-    if filters & filter::NETNS != 0 && !netns(tcp.netns()) {
+    if filters & (filter::NETNS | filter::ONE_NETNS) != 0 && !netns(tcp.netns()) {
         return false;
     }
     if filters & filter::PORTS != 0 {

@@ -2,7 +2,7 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
-use aya_ebpf::maps::{HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use synfin_common::knobs::{Knobs, Offsets};
 use synfin_common::tally::{TALLY_ROWS, TallyKey, lost};
 
@@ -22,6 +22,10 @@ pub(crate) static TALLY: PerCpuHashMap<TallyKey, u64> = PerCpuHashMap::with_max_
 /// Namespaces (inode numbers) to watch, see `filter::NETNS`.
 #[map]
 pub(crate) static FILTER_NETNS: HashMap<u32, u32> = HashMap::with_max_entries(1024, 0);
+
+/// The one namespace to watch, see `filter::ONE_NETNS`. No constant: the name may come to mean another namespace.
+#[map]
+pub(crate) static FILTER_ONE_NETNS: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Ports to watch, see `filter::PORTS`.
 #[map]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf};
 use aya::programs::tp_btf::BtfTracePointLink;
 use aya::programs::{BtfTracePoint, ProgramError};
 use aya::util::nr_cpus;
@@ -85,11 +85,16 @@ const FILTER_ENTRIES: usize = 1024;
 impl Filter {
     fn bits(&self) -> u32 {
         let bit = |on: bool, bit: u32| if on { bit } else { 0 };
-        bit(self.netns.is_some(), filter::NETNS)
+        bit(self.netns.is_some() && !self.has_one_netns(), filter::NETNS)
+            | bit(self.has_one_netns(), filter::ONE_NETNS)
             | bit(!self.ports.is_empty(), filter::PORTS)
             | bit(!self.peers.is_empty(), filter::PEERS)
             | bit(!self.excluded_peers.is_empty(), filter::EXCLUDED)
             | bit(self.exclude_loopback, filter::NO_LOOPBACK)
+    }
+
+    fn has_one_netns(&self) -> bool {
+        self.netns.as_ref().is_some_and(|netns| netns.len() == 1)
     }
 
     fn check(&self) -> Result<(), LoadError> {
@@ -113,6 +118,7 @@ pub struct Kernel {
     probes: Vec<Probe>,
     reset_reasons: Arc<[String]>,
     filter_netns: HashMap<MapData, u32, u32>,
+    filter_one_netns: Array<MapData, u32>,
     netns: Vec<u32>,
     lost: PerCpuArray<MapData, u64>,
     tally: PerCpuHashMap<MapData, [u8; size_of::<TallyKey>()], u64>,
@@ -153,6 +159,9 @@ pub fn load(btf: Option<&Path>, ring_size: u32, filter: &Filter) -> Result<(Kern
     for netns in filter.netns.iter().flatten() {
         kernel_netns.insert(netns, 1, 0).map_err(|source| LoadError::Map { name: "FILTER_NETNS", source })?;
     }
+    let mut one_netns = map::<Array<MapData, u32>>(&mut ebpf, "FILTER_ONE_NETNS")?;
+    let first = filter.netns.iter().flatten().next().copied().unwrap_or(0);
+    one_netns.set(0, first, 0).map_err(|source| LoadError::Map { name: "FILTER_ONE_NETNS", source })?;
     let mut ports = map::<HashMap<MapData, u16, u32>>(&mut ebpf, "FILTER_PORTS")?;
     for port in &filter.ports {
         ports.insert(port, 1, 0).map_err(|source| LoadError::Map { name: "FILTER_PORTS", source })?;
@@ -175,6 +184,7 @@ pub fn load(btf: Option<&Path>, ring_size: u32, filter: &Filter) -> Result<(Kern
         probes: Vec::new(),
         reset_reasons,
         filter_netns: kernel_netns,
+        filter_one_netns: one_netns,
         netns: filter.netns.clone().unwrap_or_default(),
         lost,
         tally,
@@ -194,7 +204,19 @@ pub fn load(btf: Option<&Path>, ring_size: u32, filter: &Filter) -> Result<(Kern
     }
     // Programs hold their maps from load on; until then these must stay open.
     drop((ports, peers, excluded));
+    drop(btf);
+    give_memory_back();
     Ok((kernel, events))
+}
+
+/// Parsing the kernel's types takes some 20 MB for a moment, which glibc would keep for ever.
+#[cfg_attr(target_env = "gnu", expect(unsafe_code, reason = "glibc's call has no safe wrapper"))]
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes no pointer, and glibc's allocator locks itself.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Loads and attaches one program alone, e.g. [`crate::probes::YARDSTICK`] for a bench. It stays until the value is dropped.
@@ -293,6 +315,11 @@ impl Kernel {
 
     /// Replaces the namespaces of the filter: for names that now mean another namespace.
     pub fn set_netns(&mut self, netns: Vec<u32>) -> Result<(), MapError> {
+        if netns == self.netns {
+            return Ok(());
+        }
+        // Both maps; the programs look at the one that the filter chose at load. No namespace has the number 0.
+        self.filter_one_netns.set(0, netns.first().copied().unwrap_or(0), 0)?;
         for old in self.netns.iter().filter(|old| !netns.contains(old)) {
             self.filter_netns.remove(old)?;
         }

@@ -2,25 +2,26 @@
 
 use std::{
     env,
-    io::{BufRead as _, BufReader, Write as _},
+    io::Write as _,
     net::SocketAddr,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use crate::stage::Side;
+use crate::{deadline, lines::Lines, stage::Side};
 
 /// A running peer; killed when dropped.
 #[derive(Debug)]
 pub struct Peer {
     child: Child,
     orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    answers: Lines,
+    answered: usize,
 }
 
 impl Peer {
@@ -35,8 +36,8 @@ impl Peer {
         let mut child =
             side.netns.run(|| command.spawn()).with_context(|| format!("starting {}", program.display()))?;
         let orders = child.stdin.take().context("stdin was piped")?;
-        let answers = BufReader::new(child.stdout.take().context("stdout was piped")?);
-        Ok(Self { child, orders, answers })
+        let answers = Lines::read(child.stdout.take().context("stdout was piped")?);
+        Ok(Self { child, orders, answers, answered: 0 })
     }
 
     /// Its process.
@@ -46,11 +47,12 @@ impl Peer {
 
     /// Gives an order and waits for the answer.
     fn order(&mut self, order: &str) -> Result<String> {
-        writeln!(self.orders, "{order}")?;
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer)?;
-        ensure!(!answer.is_empty(), "the peer died at {order:?}; its stderr is above");
-        Ok(answer.trim().to_owned())
+        writeln!(self.orders, "{order}").with_context(|| format!("the peer is gone before {order:?}"))?;
+        let answer = deadline::until(&format!("the peer to {order}; its stderr is above"), || {
+            Ok(self.answers.all().get(self.answered).cloned())
+        })?;
+        self.answered += 1;
+        Ok(answer)
     }
 
     /// Lets it open a connection.

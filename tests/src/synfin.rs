@@ -2,10 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    io::{BufRead as _, BufReader, Read},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -16,7 +13,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::{deadline, need, netns::Netns, recording::Recording};
+use crate::{deadline, lines::Lines, need, netns::Netns, recording::Recording};
 
 /// Time that the binary may take to attach or to end, on a busy machine of two cores.
 const STARTING: Duration = Duration::from_secs(30);
@@ -157,8 +154,8 @@ impl Synfin {
                 return Ok(Some(line));
             }
             if let Some(status) = self.child.try_wait()? {
-                self.stdout.finish();
-                self.stderr.finish();
+                self.stdout.finish()?;
+                self.stderr.finish()?;
                 if let Some(line) = find(self) {
                     return Ok(Some(line));
                 }
@@ -183,8 +180,8 @@ impl Synfin {
     pub fn wait(mut self) -> Result<Ended> {
         let status = deadline::within(STARTING, "synfin to end", || Ok(self.child.try_wait()?))
             .with_context(|| format!("stderr so far:\n{}", self.stderr.all().join("\n")))?;
-        self.stdout.finish();
-        self.stderr.finish();
+        self.stdout.finish()?;
+        self.stderr.finish()?;
         let panic = self.stderr.find(|line| line.contains("panicked at"));
         ensure!(panic.is_none(), "synfin panicked: {}", self.stderr.all().join("\n"));
         Ok(Ended { status, stdout: self.stdout.all(), stderr: self.stderr.all() })
@@ -220,45 +217,4 @@ pub fn message(line: &str) -> Option<String> {
     let value: Value = serde_json::from_str(line).ok()?;
     let text = value["message"].as_str().or_else(|| value["fields"]["message"].as_str())?;
     Some(text.to_owned())
-}
-
-/// Lines that a thread reads, so that the writer never waits for the test.
-#[derive(Debug)]
-struct Lines {
-    lines: Arc<Mutex<Vec<String>>>,
-    reader: Option<JoinHandle<()>>,
-}
-
-impl Lines {
-    fn read(from: impl Read + Send + 'static) -> Self {
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let reader = thread::spawn({
-            let lines = Arc::clone(&lines);
-            move || {
-                for line in BufReader::new(from).lines().map_while(std::io::Result::ok) {
-                    lock(&lines).push(line);
-                }
-            }
-        });
-        Self { lines, reader: Some(reader) }
-    }
-
-    fn find(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
-        lock(&self.lines).iter().find(|line| wanted(line)).cloned()
-    }
-
-    fn all(&self) -> Vec<String> {
-        lock(&self.lines).clone()
-    }
-
-    /// Waits for the end of the stream.
-    fn finish(&mut self) {
-        if let Some(reader) = self.reader.take() {
-            drop(reader.join());
-        }
-    }
-}
-
-fn lock(lines: &Mutex<Vec<String>>) -> MutexGuard<'_, Vec<String>> {
-    lines.lock().unwrap_or_else(PoisonError::into_inner)
 }

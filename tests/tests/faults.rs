@@ -100,7 +100,7 @@ fn full_ledger() -> Result<()> {
     let folded = ends.get("folded").copied().unwrap_or_default();
     assert!(folded >= 2 * count - limit, "{ends:?}");
     let lost = recording.lost()?;
-    assert!(lost.get("ledger_full").is_some_and(|count| *count == folded), "{folded} folded, end line: {lost:?}");
+    assert!(lost.get("ledger_full").is_some_and(|count| *count >= folded), "{folded} folded, end line: {lost:?}");
     Ok(())
 }
 

@@ -18,8 +18,11 @@ pub struct Listener {
     pub open: u64,
 }
 
-/// Rows at most; what comes beyond is added to a row without namespace and port, so that sums stay exact.
+/// Rows at most; what comes beyond is added to the row of the others, so that sums stay exact.
 const LIMIT: usize = 4096;
+
+/// The row without namespace and port.
+const OTHER: (u32, u16) = (0, 0);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Row {
@@ -33,8 +36,27 @@ pub(super) struct Listeners(HashMap<(u32, u16), Row>);
 
 impl Listeners {
     fn row(&mut self, netns: u32, port: u16) -> &mut Row {
-        let full = self.0.len() >= LIMIT && !self.0.contains_key(&(netns, port));
-        self.0.entry(if full { (0, 0) } else { (netns, port) }).or_default()
+        let mut key = (netns, port);
+        if self.0.len() >= LIMIT && !self.0.contains_key(&key) {
+            self.make_room();
+            if self.0.len() >= LIMIT {
+                key = OTHER;
+            }
+        }
+        self.0.entry(key).or_default()
+    }
+
+    /// Adds the rows without an open connection to the row of the others: namespaces and ports come and go with pods.
+    fn make_room(&mut self) {
+        let mut idle = 0;
+        self.0.retain(|key, row| {
+            let keep = row.open > 0 || *key == OTHER;
+            if !keep {
+                idle += row.opened;
+            }
+            keep
+        });
+        self.0.entry(OTHER).or_default().opened += idle;
     }
 
     /// A listener opened or a connection of it was accepted.

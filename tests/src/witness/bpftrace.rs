@@ -3,9 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead as _, BufReader, Read as _},
     path::Path,
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::Mutex,
 };
 
@@ -17,6 +16,8 @@ use nix::{
 use serde_json::Value;
 
 use crate::{
+    deadline,
+    lines::Lines,
     need,
     netns::Netns,
     state::{ByNamespace, Counts, State},
@@ -58,14 +59,14 @@ tracepoint:tcp:tcp_destroy_sock {
     $sk = (struct sock *)args->skaddr;
     @destroy[$sk->__sk_common.skc_net.net->ns.inum] = count();
 }
-BEGIN { printf(\"ready\\n\"); }
+interval:ms:100 { printf(\"ready\\n\"); }
 ";
 
 /// A running bpftrace.
 #[derive(Debug)]
 pub struct Bpftrace {
     child: Child,
-    output: BufReader<ChildStdout>,
+    output: Lines,
 }
 
 /// Counts by the inode number of a namespace.
@@ -123,32 +124,28 @@ impl Bpftrace {
             .stderr(Stdio::piped())
             .spawn()
             .context("starting bpftrace")?;
-        let output = BufReader::new(child.stdout.take().context("stdout was piped")?);
+        let output = Lines::read(child.stdout.take().context("stdout was piped")?);
+        let complaints = Lines::read(child.stderr.take().context("stderr was piped")?);
         let mut witness = Self { child, output };
-        // BEGIN runs before the other probes are attached, but what it prints comes out of the loop that starts after.
-        let mut line = String::new();
-        loop {
-            line.clear();
-            if witness.output.read_line(&mut line)? == 0 {
-                let mut complaint = String::new();
-                witness.child.stderr.take().context("stderr was piped")?.read_to_string(&mut complaint)?;
-                bail!("bpftrace gave up: {complaint}");
+        // The interval starts before the last probe is attached, but what it prints comes out of a loop that starts after.
+        deadline::until("bpftrace to attach", || {
+            if let Some(status) = witness.child.try_wait()? {
+                bail!("bpftrace ended with {status}: {}", complaints.all().join("\n"));
             }
-            if line.contains("ready") {
-                return Ok(witness);
-            }
-        }
+            Ok(witness.output.find(|line| line.contains("ready")).map(drop))
+        })
+        .with_context(|| format!("it said {:?}", complaints.all()))?;
+        Ok(witness)
     }
 
     /// Ends it and reads its counts.
     pub fn stop(mut self) -> Result<Seen> {
         let missed = recursion_misses(self.child.id())?;
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT)?;
-        let mut text = String::new();
-        self.output.read_to_string(&mut text)?;
-        let status = self.child.wait()?;
+        let status = deadline::until("bpftrace to end", || Ok(self.child.try_wait()?))?;
         ensure!(status.success(), "bpftrace ended with {status}");
-        Ok(Seen { missed, ..parse(&text)? })
+        self.output.finish()?;
+        Ok(Seen { missed, ..parse(&self.output.all())? })
     }
 }
 
@@ -181,11 +178,17 @@ fn mount_tracefs() -> Result<()> {
         .context("bpftrace needs tracefs")
 }
 
+/// How a descriptor of such a program shows in /proc/PID/fdinfo: by BPF_PROG_TYPE_TRACEPOINT.
+const TRACEPOINT: &str = "prog_type:\t5\n";
+
 fn recursion_misses(pid: u32) -> Result<u64> {
     let mut misses = 0;
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
         // A descriptor may close while we look.
         let Ok(text) = fs::read_to_string(entry?.path()) else { continue };
+        if !text.contains(TRACEPOINT) {
+            continue;
+        }
         for line in text.lines() {
             if let Some(number) = line.strip_prefix("recursion_misses:") {
                 misses += number.trim().parse::<u64>()?;
@@ -196,9 +199,9 @@ fn recursion_misses(pid: u32) -> Result<u64> {
 }
 
 /// One JSON object a line: `{"type": "map", "data": {"@state": {"4026532200,7,2": 1}}}`.
-fn parse(text: &str) -> Result<Seen> {
+fn parse(lines: &[String]) -> Result<Seen> {
     let mut seen = Seen::default();
-    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+    for line in lines.iter().filter(|line| !line.trim().is_empty()) {
         let value: Value = serde_json::from_str(line).with_context(|| format!("line of bpftrace: {line:?}"))?;
         if value["type"] != "map" {
             continue;

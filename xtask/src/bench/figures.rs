@@ -86,6 +86,9 @@ pub(super) fn judge(raw: &Raw) -> Vec<Figure> {
             let kept = raw.kept(subject, threads).map(|kept| kept.median);
             let what = format!("connections/s kept {with}, {from}");
             add(what, kept, Some(AtLeast(0.95)), Some(AtLeast(0.98)), percent);
+            let kept = raw.kept_by_cpu(subject, threads).map(|kept| kept.median);
+            let what = format!("the same for each second of CPU that the traffic got, {from}");
+            add(what, kept, None, Some(AtLeast(0.98)), percent);
         }
     }
     let ours = [Subject::SynfinFiltered, Subject::SynfinOtlp];
@@ -98,7 +101,7 @@ pub(super) fn judge(raw: &Raw) -> Vec<Figure> {
     add("events seen that differ from those made, worst turn".to_owned(), miscounted, none, None, whole);
     let miscounted = worst(|pace, user| Some(user.account.transitions?.abs_diff(pace.made.transitions()) as f64));
     add("transitions seen that differ from those made, worst turn".to_owned(), miscounted, none, None, whole);
-    let missing = worst(|pace, user| Some(user.spans?.abs_diff(pace.made.spans()) as f64));
+    let missing = worst(|pace, user| Some(user.exported?.spans.abs_diff(pace.made.spans()) as f64));
     add("spans received that differ from two for each connection, worst turn".to_owned(), missing, None, none, whole);
     for threads in raw.plan.threads() {
         let cpu = raw.cpu_each(Subject::SynfinFiltered, threads).map(|cpu| cpu.median);

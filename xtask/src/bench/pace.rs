@@ -41,7 +41,14 @@ pub(super) struct User {
     pub(super) idle_memory: u64,
     pub(super) peak_memory: u64,
     pub(super) account: Account,
-    pub(super) spans: Option<u64>,
+    pub(super) exported: Option<Exported>,
+}
+
+/// What the receiver got and took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Exported {
+    pub(super) spans: u64,
+    pub(super) receiver_cpu: Duration,
 }
 
 impl Pace {
@@ -55,21 +62,22 @@ impl Pace {
         self.took.cpu.as_secs_f64() * 1e6 / self.made.connections as f64
     }
 
-    /// Nanoseconds of user space's CPU for a transition that the traffic made.
-    pub(super) fn cpu_each(&self) -> Option<f64> {
-        Some(self.user.as_ref()?.cpu.as_nanos() as f64 / self.made.transitions() as f64)
+    /// Nanoseconds of some CPU time for a transition that the traffic made.
+    pub(super) fn each(&self, cpu: Duration) -> f64 {
+        cpu.as_nanos() as f64 / self.made.transitions() as f64
     }
 
     pub(super) fn json(&self) -> Value {
         let Self { round, threads, subject, made, took, user } = self;
-        let user = user.as_ref().map(|User { cpu, idle_memory, peak_memory, account, spans }| {
+        let user = user.as_ref().map(|User { cpu, idle_memory, peak_memory, account, exported }| {
             json!({ "cpu_ns": cpu.as_nanos() as u64, "idle_bytes": idle_memory, "peak_bytes": peak_memory,
                     "events": account.events, "transitions": account.transitions, "lost": account.lost,
-                    "spans": spans })
+                    "spans": exported.map(|exported| exported.spans),
+                    "receiver_cpu_ns": exported.map(|exported| exported.receiver_cpu.as_nanos() as u64) })
         });
         json!({ "round": round, "threads": threads, "subject": subject.name(), "connections": made.connections,
-                "expected_events": made.events(), "seconds": took.wall.as_secs_f64(), "traffic_cpu_seconds": took.cpu.as_secs_f64(),
-                "user_space": user })
+                "expected_events": made.events(), "seconds": took.wall.as_secs_f64(),
+                "traffic_cpu_seconds": took.cpu.as_secs_f64(), "user_space": user })
     }
 }
 
@@ -103,7 +111,7 @@ fn turn_of(
     connections: u64,
 ) -> Result<(Made, Took, Option<User>)> {
     let arena = Arena::new()?;
-    let spans_before = receiver.spans()?;
+    let (spans_before, receiver_before) = (receiver.spans()?, receiver.cpu()?);
     let Some(running) = subject.start(tools, &arena, receiver.endpoint())? else {
         let (made, took) = load::connections(&arena, threads, connections)?;
         return Ok((made, took, None));
@@ -116,9 +124,11 @@ fn turn_of(
     if exports {
         receiver.wait_for(spans_before + made.spans())?;
     }
+    let receiver_cpu = receiver.cpu()?.saturating_sub(receiver_before);
     let cpu = process::cpu(running.pid())?.saturating_sub(cpu_before);
     let peak_memory = Memory::of(running.pid())?.peak;
     let account = Running::finish(running)?;
-    let spans = if exports { Some(receiver.spans()? - spans_before) } else { None };
-    Ok((made, took, Some(User { cpu, idle_memory, peak_memory, account, spans })))
+    let exported =
+        if exports { Some(Exported { spans: receiver.spans()? - spans_before, receiver_cpu }) } else { None };
+    Ok((made, took, Some(User { cpu, idle_memory, peak_memory, account, exported })))
 }

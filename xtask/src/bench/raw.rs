@@ -71,9 +71,18 @@ impl Raw {
 
     /// The share of connections per second that is left of what the machine does with nothing attached, round by round.
     pub(super) fn kept(&self, subject: Subject, threads: usize) -> Option<Spread> {
+        self.against_nothing(subject, threads, |pace, base| pace.rate() / base.rate())
+    }
+
+    /// The same of connections per second of CPU that their threads got.
+    pub(super) fn kept_by_cpu(&self, subject: Subject, threads: usize) -> Option<Spread> {
+        self.against_nothing(subject, threads, |pace, base| base.burden() / pace.burden())
+    }
+
+    fn against_nothing(&self, subject: Subject, threads: usize, ratio: impl Fn(&Pace, &Pace) -> f64) -> Option<Spread> {
         Spread::of(self.paces(subject, threads).filter_map(|pace| {
             let base = self.paces(Subject::Nothing, threads).find(|base| base.round == pace.round)?;
-            Some(pace.rate() / base.rate())
+            Some(ratio(pace, base))
         }))
     }
 
@@ -84,7 +93,13 @@ impl Raw {
 
     /// Nanoseconds of user space's CPU for a transition.
     pub(super) fn cpu_each(&self, subject: Subject, threads: usize) -> Option<Spread> {
-        Spread::of(self.paces(subject, threads).filter_map(Pace::cpu_each))
+        Spread::of(self.paces(subject, threads).filter_map(|pace| Some(pace.each(pace.user.as_ref()?.cpu))))
+    }
+
+    /// Nanoseconds of the receiver's CPU for a transition.
+    pub(super) fn receiver_each(&self, threads: usize) -> Option<Spread> {
+        let turns = self.paces(Subject::SynfinOtlp, threads);
+        Spread::of(turns.filter_map(|pace| Some(pace.each(pace.user.as_ref()?.exported?.receiver_cpu))))
     }
 
     /// Something of a subject's user space, over all turns.
@@ -138,6 +153,7 @@ mod tests {
         assert_eq!(ratio, Some(Spread { median: 4.0, min: 4.0, max: 4.0 }));
         assert_eq!(raw.cost(Subject::Synfin, Some("state"), 1).map(|spread| spread.median), Some(60.0));
         assert_eq!(raw.cost(Subject::Synfin, Some("state"), 2), None);
+        assert_eq!(raw.kept_by_cpu(Subject::SynfinOtlp, 1).map(|spread| spread.median), Some(0.5));
         assert_eq!(raw.burden(Subject::Nothing, 1).map(|spread| spread.median), Some(1.0));
         // Round 1 has nothing to compare with.
         assert_eq!(raw.kept(Subject::SynfinOtlp, 1), Some(Spread { median: 0.5, min: 0.5, max: 0.5 }));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use super::process;
 use crate::cmd;
 
 /// Longest time without a single new span before the rest is given up.
@@ -40,6 +41,11 @@ impl Receiver {
     /// The URL to send to.
     pub(super) fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// CPU that it took so far.
+    pub(super) fn cpu(&self) -> Result<Duration> {
+        process::cpu(self.child.id())
     }
 
     /// Spans received so far.

@@ -109,16 +109,23 @@ fn user_space(raw: &Raw) -> String {
     let mut head = vec!["process".to_owned()];
     head.extend(raw.plan.threads().into_iter().map(|threads| format!("CPU ns a transition, {}", from(threads))));
     head.extend(["MiB idle", "MiB at most", "events lost a turn"].map(str::to_owned));
-    let rows = VARIANTS.into_iter().skip(1).map(|(name, subject)| {
-        let user = |what: fn(&Pace, &User) -> Option<f64>| raw.user(subject, what);
-        let mut row = vec![name.to_owned()];
-        row.extend(raw.plan.threads().into_iter().map(|threads| cell(raw.cpu_each(subject, threads), short)));
-        row.push(cell(user(|_, user| Some(user.idle_memory as f64)), mib));
-        row.push(cell(user(|_, user| Some(user.peak_memory as f64)), mib));
-        row.push(cell(user(|_, user| Some(user.account.lost? as f64)), whole));
-        row
-    });
-    table::render(&head.iter().map(String::as_str).collect::<Vec<_>>(), &rows.collect::<Vec<_>>())
+    let mut rows: Vec<_> = VARIANTS
+        .into_iter()
+        .skip(1)
+        .map(|(name, subject)| {
+            let user = |what: fn(&Pace, &User) -> Option<f64>| raw.user(subject, what);
+            let mut row = vec![name.to_owned()];
+            row.extend(raw.plan.threads().into_iter().map(|threads| cell(raw.cpu_each(subject, threads), short)));
+            row.push(cell(user(|_, user| Some(user.idle_memory as f64)), mib));
+            row.push(cell(user(|_, user| Some(user.peak_memory as f64)), mib));
+            row.push(cell(user(|_, user| Some(user.account.lost? as f64)), whole));
+            row
+        })
+        .collect();
+    let mut receiver = vec!["the receiver of OTLP".to_owned()];
+    receiver.extend(raw.plan.threads().into_iter().map(|threads| cell(raw.receiver_each(threads), short)));
+    rows.push(receiver);
+    table::render(&head.iter().map(String::as_str).collect::<Vec<_>>(), &rows)
 }
 
 fn cell(spread: Option<Spread>, number: fn(f64) -> String) -> String {
