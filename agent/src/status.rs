@@ -48,9 +48,10 @@ pub struct Status {
 }
 
 impl Status {
-    /// Connections tracked in all states but LISTEN.
+    /// Connections that live: neither listeners nor those that are closed and wait for their last words.
     pub fn connections(&self) -> u64 {
-        self.tracked.iter().sum::<u64>() - self.tracked[State::Listen.index()]
+        let none = self.tracked[State::Listen.index()] + self.tracked[State::Closed.index()];
+        self.tracked.iter().sum::<u64>() - none
     }
 
     /// Everything lost, whatever the cause.
