@@ -13,6 +13,9 @@ use crate::{
 /// The contract itself: each key must be written in it.
 const CONTRACT: &str = include_str!("../../docs/EVENTS.md");
 
+/// The reason of a loss that the kernel decides on, see [`Recording::lost`].
+const RECURSION: &str = "recursion";
+
 /// The lines of one complete run.
 #[derive(Debug)]
 pub struct Recording {
@@ -97,8 +100,18 @@ impl Recording {
     }
 
     /// What the end line says was lost, by reason, without zeroes.
+    ///
+    /// And without `recursion`: that is the kernel skipping a program for an event of any namespace, also of those that
+    /// the filter would have left out. Where it concerns a test, the test's own counts do not match.
     pub fn lost(&self) -> Result<BTreeMap<String, u64>> {
-        self.totals("synfin.lost")
+        let mut lost = self.totals("synfin.lost")?;
+        lost.remove(RECURSION);
+        Ok(lost)
+    }
+
+    /// How many events, in whichever namespace, the kernel skipped because the program was running on that CPU.
+    pub fn skipped(&self) -> Result<u64> {
+        Ok(self.totals("synfin.lost")?.remove(RECURSION).unwrap_or_default())
     }
 
     /// What the end line says was seen, by kind.

@@ -26,8 +26,8 @@ const STEPS: u64 = 10;
 #[test]
 fn full_ring() -> Result<()> {
     let connections = 500;
-    let (stage, recording) = attentive(|witness| {
-        let stage = Stage::new(Family::V4, Link::Loopback)?;
+    let set_up = || Stage::new(Family::V4, Link::Loopback);
+    let (stage, recording) = attentive(set_up, |stage, witness| {
         let synfin = Synfin::watch(stage.namespaces(), &["--ring-size", "16KiB"])?;
         synfin.signal(Signal::SIGSTOP)?;
         load::connections(&stage, connections)?;

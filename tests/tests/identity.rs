@@ -4,7 +4,9 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    process, thread,
+    process,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
     time::Duration,
 };
 
@@ -20,6 +22,14 @@ use synfin_tests::{
     synfin::Synfin,
 };
 
+/// One test at a time: while another thread starts a program, its child holds this process's sockets until it calls
+/// exec, and a socket whose last close falls into that moment is closed by the child, as the kernel truly reports.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 const FAMILIES: [Family; 3] = [Family::V4, Family::V6, Family::Mapped];
 
 fn transition<'a>(recording: &'a Recording, role: &str, old: &str, new: &str) -> Result<&'a Value> {
@@ -34,6 +44,7 @@ fn transition<'a>(recording: &'a Recording, role: &str, old: &str, new: &str) ->
 /// Both ends at ESTABLISHED: the kernel's own answers about the same sockets.
 #[test]
 fn both_ends_are_who_they_are() -> Result<()> {
+    let _alone = alone();
     for family in FAMILIES {
         let stage = Stage::new(family, Link::Loopback)?;
         let synfin = Synfin::watch(stage.namespaces(), &[])?;
@@ -72,6 +83,7 @@ fn both_ends_are_who_they_are() -> Result<()> {
 /// The control group is that of the process that made the socket, in softirq too.
 #[test]
 fn control_group() -> Result<()> {
+    let _alone = alone();
     let stage = Stage::new(Family::V4, Link::Wire)?;
     let synfin = Synfin::watch(stage.namespaces(), &[])?;
     let (listener, address) = sock::listen(&stage.server, 1)?;
@@ -123,6 +135,7 @@ impl Drop for ControlGroup {
 /// A process is named only where it is a user of the socket; what merely ran at the time is called a task.
 #[test]
 fn nobody_is_blamed_for_the_work_of_others() -> Result<()> {
+    let _alone = alone();
     let stage = Stage::new(Family::V4, Link::Wire)?;
     let synfin = Synfin::watch(stage.namespaces(), &[])?;
     let (listener, address) = sock::listen(&stage.server, 1)?;
@@ -153,6 +166,7 @@ fn nobody_is_blamed_for_the_work_of_others() -> Result<()> {
 /// The name is the process's, as pid is, not that of the thread that happened to make the call.
 #[test]
 fn the_name_is_the_process_s() -> Result<()> {
+    let _alone = alone();
     let own = fs::read_to_string("/proc/self/comm")?;
     let stage = Stage::new(Family::V4, Link::Loopback)?;
     let synfin = Synfin::watch(stage.namespaces(), &[])?;
@@ -167,6 +181,7 @@ fn the_name_is_the_process_s() -> Result<()> {
 /// Times are the kernel's, and a state's duration is the time between two of them.
 #[test]
 fn clocks() -> Result<()> {
+    let _alone = alone();
     const LIFE: Duration = Duration::from_millis(300);
 
     let stage = Stage::new(Family::V6, Link::Loopback)?;

@@ -70,8 +70,8 @@ fn every_scenario_is_proved() {
 
 fn prove(name: &str, families: &[Family]) -> Result<()> {
     let scenario = scenario::named(name);
-    let (played, seen, recording) = attentive(|witness| {
-        let stages = Played::stages(scenario, families)?;
+    let set_up = || Played::stages(scenario, families);
+    let (played, seen, recording) = attentive(set_up, |stages, witness| {
         let synfin = Synfin::watch(stages.iter().flat_map(Stage::namespaces), &[])?;
         let played = stages.into_iter().map(|stage| Played::new(scenario, stage)).collect::<Result<Vec<_>>>()?;
         let seen = witness.stop()?;
@@ -84,7 +84,7 @@ fn prove(name: &str, families: &[Family]) -> Result<()> {
     for played in &played {
         wrong.extend(played.synfin(&recording, &seen)?);
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "{}\nskipped by the kernel: {}", wrong.join("\n"), recording.skipped()?);
     let events = recording.events()?;
     let total = |kind: &str| events.get(kind).copied().unwrap_or_default();
     assert_eq!(total("transition"), recording.of_type("transition").count() as u64, "{events:?}");

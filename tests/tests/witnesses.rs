@@ -6,7 +6,8 @@ use anyhow::Result;
 use synfin_tests::{
     netns::Netns,
     proof::Played,
-    scenario, sock,
+    scenario::{self, Scenario},
+    sock,
     stage::{Family, Link, Stage},
     witness::{bpftrace::attentive, nstat::Counters},
 };
@@ -14,13 +15,17 @@ use synfin_tests::{
 /// Every scenario does what it says, in each family, and the kernel's counters agree with its tracepoints.
 #[test]
 fn scenarios_are_seen_as_expected() -> Result<()> {
-    attentive(|witness| {
-        let mut played = Vec::new();
+    let set_up = || -> Result<Vec<(&Scenario, Stage)>> {
+        let mut all = Vec::new();
         for scenario in scenario::ALL {
-            for stage in Played::stages(scenario, &[Family::V4, Family::V6, Family::Mapped])? {
-                played.push(Played::new(scenario, stage)?);
-            }
+            let stages = Played::stages(scenario, &[Family::V4, Family::V6, Family::Mapped])?;
+            all.extend(stages.into_iter().map(|stage| (scenario, stage)));
         }
+        Ok(all)
+    };
+    attentive(set_up, |stages, witness| {
+        let play = |(scenario, stage): (&Scenario, Stage)| Played::new(scenario, stage);
+        let played = stages.into_iter().map(play).collect::<Result<Vec<_>>>()?;
         let seen = witness.stop()?;
         let wrong: Vec<String> = played.iter().flat_map(|played| played.witnesses(&seen)).collect();
         Ok(if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) })

@@ -110,6 +110,9 @@ pub enum First {
 }
 
 /// A transition that its owner made, and so must be reported with the owner.
+///
+/// Of the tests' own process only what connect() does: another test may be starting a child at the moment of a close(),
+/// and then that child has the socket too, and closes it last.
 #[derive(Clone, Debug)]
 pub struct Owned {
     /// Namespace of the socket.

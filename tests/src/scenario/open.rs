@@ -70,7 +70,6 @@ pub fn abandoned(stage: &Stage) -> Result<Expected> {
     let mut expected = Expected::default();
     expected.life(&stage.client, &[&[Closed, SynSent, Closed]]);
     expected.end(&stage.client, "client", &["aborted"], First::Nobody);
-    expected.owner(&stage.client, (SynSent, Closed), process::id(), None);
     Ok(expected)
 }
 

@@ -78,13 +78,20 @@ const ATTEMPTS: u32 = 5;
 /// Plays before a witness until the witness saw all of it: `play` answers with its result, or with what the witness got
 /// wrong by what is known without it (the script of a scenario, the kernel's counters).
 ///
+/// The namespaces come from `set_up`, before the witness: the number of one that was deleted is given out again, and
+/// what happened in the old one would count for the new one.
+///
 /// The kernel skips a tracepoint's program when the CPU is inside another one, or inside a system call on the map of any
 /// process, and mostly counts that ([`Seen::missed`]). It hits events out of timers where others use BPF too: 1 to 20
 /// of 60 time-outs beside two processes that did nothing but update maps. synfin is held against no such witness.
-pub fn attentive<T>(mut play: impl FnMut(Bpftrace) -> Result<Result<T, String>>) -> Result<T> {
+pub fn attentive<S, T>(
+    set_up: impl Fn() -> Result<S>,
+    play: impl Fn(S, Bpftrace) -> Result<Result<T, String>>,
+) -> Result<T> {
     let mut why = String::new();
     for _ in 0..ATTEMPTS {
-        match play(Bpftrace::start()?)? {
+        let stage = set_up()?;
+        match play(stage, Bpftrace::start()?)? {
             Ok(played) => return Ok(played),
             Err(wrong) => why = wrong,
         }

@@ -1,0 +1,87 @@
+//! What the kernel and the privileges at hand allow: `doctor`, and clear words where something is missing.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use synfin_tests::{
+    need,
+    synfin::{Ended, Synfin, run},
+};
+use tempfile::TempDir;
+
+/// Without privileges: 77, and the message says what is missing.
+#[test]
+fn no_privileges_is_77() -> Result<()> {
+    need::root()?;
+    need::tool("setpriv", "util-linux")?;
+    // The tests' build may be below a folder that only root enters.
+    let scratch = TempDir::new()?;
+    let copy = scratch.path().join("synfin");
+    fs::copy(need::binary()?, &copy)?;
+    need::run(Command::new("chmod").arg("755").arg(scratch.path()).arg(&copy))?;
+    for arguments in [&["watch", "--duration", "1s"][..], &["run"]] {
+        let mut nobody = Command::new("setpriv");
+        nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy).args(arguments);
+        let ended = Synfin::spawn(nobody)?.wait()?;
+        let message = ended.stderr.join("\n");
+        assert_eq!(ended.code()?, 77, "{arguments:?}: {message}");
+        assert!(message.contains("CAP_BPF") || message.contains("root"), "no word of what is missing: {message}");
+        assert!(ended.stdout.is_empty(), "{:?}", ended.stdout);
+        assert!(!message.contains("panicked"), "{message}");
+    }
+    Ok(())
+}
+
+/// One missing capability is named; the two that are needed are enough.
+#[test]
+fn capabilities() -> Result<()> {
+    need::root()?;
+    need::tool("setpriv", "util-linux")?;
+    let with = |bounding: &str, arguments: &[&str]| -> Result<Ended> {
+        let mut command = Command::new("setpriv");
+        command.arg(format!("--bounding-set={bounding}")).arg(need::binary()?).args(arguments);
+        Synfin::spawn(command)?.wait()
+    };
+    for arguments in [&["watch", "--duration", "1s"][..], &["doctor"]] {
+        let ended = with("-perfmon,-sys_admin", arguments)?;
+        ended.expect(77)?;
+        let said = ended.stdout.join("\n") + &ended.stderr.join("\n");
+        assert!(said.contains("CAP_PERFMON not"), "{said}");
+    }
+    with("-all,+bpf,+perfmon", &["watch", "--duration", "100ms"])?.expect(0)
+}
+
+/// A kernel without BTF: 1, and a word on what the kernel needs.
+#[test]
+fn no_btf_is_1() -> Result<()> {
+    need::root()?;
+    let binary = need::binary()?.display().to_string();
+    for arguments in ["watch", "doctor"] {
+        // In a mount namespace of its own, so that nobody else sees the empty folder.
+        let mut command = Command::new("unshare");
+        let script = format!("mount -t tmpfs none /sys/kernel/btf && exec {binary} {arguments}");
+        command.args(["--mount", "sh", "-c", &script]);
+        let ended = Synfin::spawn(command)?.wait()?;
+        ended.expect(1)?;
+        let said = ended.stdout.join("\n") + &ended.stderr.join("\n");
+        assert!(said.contains("CONFIG_DEBUG_INFO_BTF"), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn doctor() -> Result<()> {
+    need::root()?;
+    let ended = run(&["doctor", "--json"])?;
+    ended.expect(0)?;
+    let report: Value = serde_json::from_str(&ended.stdout.join("\n")).context("doctor --json prints JSON")?;
+    let text = report.to_string();
+    for probe in ["inet_sock_set_state", "tcp_retransmit_skb", "tcp_retransmit_synack", "tcp_send_reset"] {
+        assert!(text.contains(probe), "no word of {probe}: {text}");
+    }
+    let plain = run(&["doctor"])?;
+    plain.expect(0)?;
+    assert!(!plain.stdout.is_empty());
+    Ok(())
+}
