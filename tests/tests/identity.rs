@@ -181,9 +181,9 @@ fn the_name_is_the_process_s() -> Result<()> {
 /// Times are the kernel's, and a state's duration is the time between two of them.
 #[test]
 fn clocks() -> Result<()> {
-    let _alone = alone();
     const LIFE: Duration = Duration::from_millis(300);
 
+    let _alone = alone();
     let stage = Stage::new(Family::V6, Link::Loopback)?;
     let synfin = Synfin::watch(stage.namespaces(), &[])?;
     let before = monotonic()?;

@@ -18,6 +18,9 @@ const SUBJECTS: [Subject; 5] =
 /// Bytes that go through a loss of [`super::arena::LOSS`] percent: some hundred retransmits in a second or two.
 const LOSSY_BYTES: u64 = 30 << 20;
 
+/// The program that only the lossy traffic is for; in the other turns it would run for other people's connections.
+const RETRANSMIT: &str = "retransmit";
+
 /// A program in one turn.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Cost {
@@ -54,14 +57,15 @@ pub(super) fn measure(tools: &Tools, plan: Plan) -> Result<Vec<Cost>> {
                 let arena = Arena::new()?;
                 let traffic = || load::connections(&arena, threads, plan.connections).map(drop);
                 let took = turn_of(subject, tools, &arena, traffic).with_context(|| subject.name())?;
-                keep(&mut costs, round, threads, subject, took);
+                let ours = took.into_iter().filter(|program| program.name != RETRANSMIT).collect();
+                keep(&mut costs, round, threads, subject, ours);
             }
         }
         // Retransmits need loss, which connections over a clean loopback do not have.
         let arena = Arena::new()?;
         arena.lose_segments()?;
         let took = turn_of(Subject::Synfin, tools, &arena, || load::transfer(&arena, LOSSY_BYTES))?;
-        let retransmit = took.into_iter().filter(|program| program.name == "retransmit").collect();
+        let retransmit = took.into_iter().filter(|program| program.name == RETRANSMIT).collect();
         keep(&mut costs, round, 1, Subject::Synfin, retransmit);
     }
     Ok(costs)

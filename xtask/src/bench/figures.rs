@@ -91,18 +91,16 @@ pub(super) fn judge(raw: &Raw) -> Vec<Figure> {
             add(what, kept, None, Some(AtLeast(0.98)), percent);
         }
     }
-    let ours = [Subject::SynfinFiltered, Subject::SynfinOtlp];
-    let worst = |what: fn(&super::pace::Pace, &super::pace::User) -> Option<f64>| {
-        ours.iter().filter_map(|subject| raw.user(*subject, what)).map(|spread| spread.max).max_by(f64::total_cmp)
-    };
     let none = Some(AtMost(0.0));
-    add("events lost, worst turn".to_owned(), worst(|_, user| Some(user.account.lost? as f64)), none, None, whole);
-    let miscounted = worst(|pace, user| Some(user.account.events?.abs_diff(pace.made.events()) as f64));
-    add("events seen that differ from those made, worst turn".to_owned(), miscounted, none, None, whole);
-    let miscounted = worst(|pace, user| Some(user.account.transitions?.abs_diff(pace.made.transitions()) as f64));
-    add("transitions seen that differ from those made, worst turn".to_owned(), miscounted, none, None, whole);
-    let missing = worst(|pace, user| Some(user.exported?.spans.abs_diff(pace.made.spans()) as f64));
-    add("spans received that differ from two for each connection, worst turn".to_owned(), missing, None, none, whole);
+    let (lost, missing, invented, spans) = tally(raw);
+    let turns = raw.ours().count();
+    let made: u64 = raw.ours().map(|(pace, _)| pace.made.events()).sum();
+    let of = format!("of {} in {turns} turns", short(made as f64));
+    let counted = |count: u64| (turns > 0).then_some(count as f64);
+    add(format!("events lost, {of}"), counted(lost), none, None, whole);
+    add(format!("events neither seen nor counted as lost, {of}"), counted(missing), none, None, whole);
+    add(format!("events seen that nobody made, {of}"), counted(invented), none, None, whole);
+    add("spans missing at the receiver, of two for each connection".to_owned(), counted(spans), None, none, whole);
     for threads in raw.plan.threads() {
         let cpu = raw.cpu_each(Subject::SynfinFiltered, threads).map(|cpu| cpu.median);
         let what = format!("ns of user space for a transition without OTLP, {}", from(threads));
@@ -111,6 +109,22 @@ pub(super) fn judge(raw: &Raw) -> Vec<Figure> {
     let idle = raw.user(Subject::SynfinOtlp, |_, user| Some(user.idle_memory as f64)).map(|idle| idle.max);
     add("MiB of memory when idle, exporting, worst turn".to_owned(), idle, None, Some(AtMost(25.0 * MIB)), mib);
     figures
+}
+
+/// Sums over all turns of synfin: events that it lost by its own account, that are missing beyond that, that are too many; and
+/// missing spans.
+fn tally(raw: &Raw) -> (u64, u64, u64, u64) {
+    let mut sums = (0, 0, 0, 0);
+    for (pace, user) in raw.ours() {
+        let made = pace.made.events();
+        let lost = user.account.lost.unwrap_or(0);
+        let seen = user.account.events.unwrap_or(0);
+        sums.0 += lost;
+        sums.1 += made.saturating_sub(seen + lost);
+        sums.2 += seen.saturating_sub(made);
+        sums.3 += user.exported.map_or(0, |exported| pace.made.spans().saturating_sub(exported.spans));
+    }
+    sums
 }
 
 /// Where traffic came from.
@@ -144,6 +158,19 @@ mod tests {
         assert_eq!(figure(3.0, None, aim).verdict(), "at its aim");
         assert_eq!(figure(4.0, None, aim).verdict(), "short of its aim");
         assert!(Bound::AtLeast(0.95).holds(0.95) && !Bound::AtLeast(0.95).holds(0.94));
+    }
+
+    #[test]
+    fn what_is_missing_is_told_from_what_is_lost() {
+        let mut raw = super::super::raw::tests::raw();
+        let turn = |lost, missing| {
+            let mut pace = raw.paces[1].clone();
+            let events = pace.made.events() - lost - missing;
+            pace.user = Some(super::super::pace::tests::user(events, lost));
+            pace
+        };
+        raw.paces = vec![turn(2, 0), turn(0, 3)];
+        assert_eq!(tally(&raw), (2, 3, 0, 0));
     }
 
     #[test]

@@ -132,3 +132,25 @@ fn turn_of(
         if exports { Some(Exported { spans: receiver.spans()? - spans_before, receiver_cpu }) } else { None };
     Ok((made, took, Some(User { cpu, idle_memory, peak_memory, account, exported })))
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A user space that gave this account.
+    pub(in super::super) fn user(events: u64, lost: u64) -> User {
+        let account = Account { events: Some(events), transitions: None, lost: Some(lost) };
+        User { cpu: Duration::from_micros(10), idle_memory: 1, peak_memory: 2, account, exported: None }
+    }
+
+    #[test]
+    fn a_turn_comes_to_rates() {
+        let made = Made { connections: 1000, listeners: 0 };
+        let took = Took { wall: Duration::from_millis(500), cpu: Duration::from_millis(40) };
+        let pace =
+            Pace { round: 0, threads: 1, subject: Subject::SynfinFiltered, made, took, user: Some(user(12_000, 0)) };
+        assert_eq!(format!("{:.1} {:.1}", pace.rate(), pace.burden()), "2000.0 40.0");
+        assert_eq!(format!("{:.3}", pace.each(Duration::from_micros(10))), "1.000");
+        assert_eq!(pace.json()["user_space"]["events"], pace.json()["expected_events"]);
+    }
+}

@@ -102,6 +102,12 @@ impl Raw {
         Spread::of(turns.filter_map(|pace| Some(pace.each(pace.user.as_ref()?.exported?.receiver_cpu))))
     }
 
+    /// Turns in which synfin ran.
+    pub(super) fn ours(&self) -> impl Iterator<Item = (&Pace, &User)> {
+        let ours = |pace: &&Pace| matches!(pace.subject, Subject::SynfinFiltered | Subject::SynfinOtlp);
+        self.paces.iter().filter(ours).filter_map(|pace| Some((pace, pace.user.as_ref()?)))
+    }
+
     /// Something of a subject's user space, over all turns.
     pub(super) fn user(&self, subject: Subject, what: impl Fn(&Pace, &User) -> Option<f64>) -> Option<Spread> {
         let turns = self.paces.iter().filter(|pace| pace.subject == subject);
@@ -110,13 +116,13 @@ impl Raw {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::super::load::{Made, Took};
     use super::*;
 
-    fn raw() -> Raw {
+    pub(in super::super) fn raw() -> Raw {
         let cost = |round, subject, program: &str, time_ns| Cost {
             round,
             threads: 1,
