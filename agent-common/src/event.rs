@@ -1,4 +1,4 @@
-//! Records of the EVENTS ring: facts at the rate of connections (state changes, retransmits, resets, ends of sockets).
+//! Records: facts at the rate of connections (state changes, retransmits, resets, ends of sockets).
 //!
 //! Each record starts with a [`Header`] whose `kind` says which struct it is. Kinds have different sizes, so that none
 //! pays for fields that it does not carry. docs/EVENTS.md describes the fields for readers of the data.
@@ -76,7 +76,7 @@ pub mod state {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Header {
-    /// `CLOCK_MONOTONIC`, nanoseconds (`bpf_ktime_get_ns`); 0 in [`Destroy`], by which nothing is measured.
+    /// `CLOCK_MONOTONIC`, nanoseconds (`bpf_ktime_get_ns`). First in every record: lanes and ring are merged by it.
     pub time_ns: u64,
     /// See [`kind`].
     pub kind: u16,

@@ -6,6 +6,14 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// Offset of a field that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
+/// The programs load a field by an instruction whose offset is this, plus the field's index in [`FIELDS`] shifted by
+/// [`FIELD_SHIFT`], plus the bytes into the field. The loader puts the real offset there. No other load has an offset
+/// this large: contexts, map values and the stack are smaller.
+pub const MAGIC_OFFSET: usize = 0x4000;
+
+/// See [`MAGIC_OFFSET`].
+pub const FIELD_SHIFT: u32 = 4;
+
 /// A kernel field that the programs read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
@@ -125,11 +133,17 @@ pub struct Knobs {
     pub sock_dead: u32,
     /// `1 << SOCK_DONE` of this kernel's `enum sock_flags`.
     pub sock_done: u32,
+    /// Slots of each lane, a power of two; 0 where there are no lanes, see [`crate::lane`].
+    pub lane_slots: u32,
 }
 
 impl Knobs {
     /// Everything off.
-    pub const NONE: Self = Self { filters: 0, reset_has_reason: 0, sock_dead: 0, sock_done: 0 };
+    pub const NONE: Self = Self { filters: 0, reset_has_reason: 0, sock_dead: 0, sock_done: 0, lane_slots: 0 };
 }
 
-const _: () = assert!(size_of::<Offsets>() == 4 * FIELDS.len());
+const _: () = {
+    assert!(size_of::<Offsets>() == 4 * FIELDS.len());
+    // The offset of an instruction is a signed 16-bit number.
+    assert!(MAGIC_OFFSET + (FIELDS.len() << FIELD_SHIFT) <= 0x7fff);
+};

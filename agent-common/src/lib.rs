@@ -1,6 +1,6 @@
 //! What crosses the kernel boundary, in one place for both sides.
 //!
-//! [`event`]: records of the EVENTS ring. [`tally`]: keys and values of maps that the kernel side sums up in.
+//! [`event`]: records of connections. [`lane`]: where they are written. [`tally`]: keys and values of maps that the kernel side sums up in.
 //! [`knobs`]: globals that the loader sets before load (field offsets, filters).
 //!
 //! Rules (DESIGN.md §4): `#[repr(C)]`, fixed-width integers, addresses always 16 bytes, explicit padding, numbers with
@@ -10,4 +10,5 @@
 
 pub mod event;
 pub mod knobs;
+pub mod lane;
 pub mod tally;

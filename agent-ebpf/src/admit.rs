@@ -4,7 +4,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use synfin_common::knobs::filter;
 
 use crate::maps::{FILTER_EXCLUDED, FILTER_NETNS, FILTER_ONE_NETNS, FILTER_PEERS, FILTER_PORTS, knob};
-use crate::sock::TcpSock;
+use crate::sock::Sock;
 
 /// Whether the user wants to see this namespace.
 #[inline(always)]
@@ -34,21 +34,21 @@ fn is_loopback(addr: &[u8; 16]) -> bool {
 /// known at LISTEN → SYN_RECV before 6.17, so that a filter on peers drops that one transition there; the ledger takes
 /// the next one for its birth.
 #[inline(always)]
-pub(crate) fn connection(tcp: TcpSock, connecting: bool) -> bool {
+pub(crate) fn connection(sock: Sock, local_port: u16) -> bool {
     let filters = knob!(filters);
-    if filters & (filter::NETNS | filter::ONE_NETNS) != 0 && !netns(tcp.netns()) {
+    if filters & (filter::NETNS | filter::ONE_NETNS) != 0 && !netns(sock.netns()) {
         return false;
     }
-    if filters & filter::PORTS != 0 {
-        let (local, peer) = (tcp.local_port(connecting), tcp.peer_port());
-        if FILTER_PORTS.get_ptr(local).is_none() && FILTER_PORTS.get_ptr(peer).is_none() {
-            return false;
-        }
+    if filters & filter::PORTS != 0
+        && FILTER_PORTS.get_ptr(local_port).is_none()
+        && FILTER_PORTS.get_ptr(sock.peer_port()).is_none()
+    {
+        return false;
     }
     if filters & (filter::NO_LOOPBACK | filter::PEERS | filter::EXCLUDED) == 0 {
         return true;
     }
-    let peer = tcp.peer();
+    let peer = sock.peer();
     if filters & filter::NO_LOOPBACK != 0 && is_loopback(&peer) {
         return false;
     }

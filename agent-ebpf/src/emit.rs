@@ -1,50 +1,54 @@
-//! All writing: records into the ring, counts into the tally. What finds no room is counted where it is lost.
+//! All writing: records into lanes and ring, counts into the tally. What finds no room is counted where it is lost.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ringbuf_reserve, bpf_ringbuf_submit};
 use synfin_common::event::{Header, WIRE_VERSION};
 use synfin_common::tally::{TallyKey, lost};
 
+use crate::lane;
 use crate::maps::{EVENTS, LOST, TALLY};
 
 /// `BPF_RB_NO_WAKEUP`: the reader polls; waking it for each record would cost eight times the program.
 const NO_WAKEUP: u64 = 1;
 
-/// Writes a record of `kind` to the ring: its header here, the rest by `fill`, which must write every byte behind the
-/// header. Without room it is counted as lost.
+/// Writes a record of `kind`: its header here, the rest by `fill`, which must write every byte behind the header. It goes into
+/// this CPU's lane, else into the shared ring; without room in both it is counted as lost.
 ///
-/// The fields go straight from the kernel's structs into the ring; a record built on the stack first costs a third more.
+/// The fields go straight from the kernel's structs to their place; a record built on the stack first costs a third more.
 #[inline(always)]
 pub(crate) fn record<T: 'static>(kind: u16, flags: u16, fill: impl FnOnce(*mut T)) {
     // SAFETY: a helper without arguments.
-    record_at(kind, flags, || unsafe { bpf_ktime_get_ns() }, fill);
-}
-
-/// The same without a time, for a record by which nothing is measured: the clock is half of a small record's cost.
-#[inline(always)]
-pub(crate) fn record_untimed<T: 'static>(kind: u16, flags: u16, fill: impl FnOnce(*mut T)) {
-    record_at(kind, flags, || 0, fill);
-}
-
-#[inline(always)]
-fn record_at<T: 'static>(kind: u16, flags: u16, time: impl FnOnce() -> u64, fill: impl FnOnce(*mut T)) {
-    let Some(mut slot) = EVENTS.reserve::<T>(0) else {
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    // One place that writes, for two kinds of slots: two would make LLVM move the writing into a function of its own, and
+    // all that it writes onto the stack first.
+    let claim = lane::claim(cpu);
+    let to: *mut T = if claim.is_none() {
+        // SAFETY: a live map; the size is that of the record.
+        unsafe { bpf_ringbuf_reserve((&raw const EVENTS).cast_mut().cast(), size_of::<T>() as u64, 0).cast() }
+    } else {
+        claim.slot()
+    };
+    if to.is_null() {
         count(u32::from(kind));
         return;
-    };
-    let to = slot.as_mut_ptr();
+    }
     let header = to.cast::<Header>();
-    // SAFETY: every record starts with its header.
+    // SAFETY: every record starts with its header; `to` is a slot for the whole record.
     unsafe {
-        (&raw mut (*header).time_ns).write(time());
+        (&raw mut (*header).time_ns).write(bpf_ktime_get_ns());
         (&raw mut (*header).kind).write(kind);
         (&raw mut (*header).flags).write(flags);
         (&raw mut (*header).version).write(WIRE_VERSION);
         (&raw mut (*header).pad).write(0);
-        (&raw mut (*header).cpu).write(bpf_get_smp_processor_id() as u16);
+        (&raw mut (*header).cpu).write(cpu as u16);
     }
     fill(to);
-    slot.submit(NO_WAKEUP);
+    if claim.is_none() {
+        // SAFETY: reserved above.
+        unsafe { bpf_ringbuf_submit(to.cast(), NO_WAKEUP) };
+    } else {
+        claim.commit();
+    }
 }
 
 /// Counts in a slot of LOST.

@@ -2,6 +2,7 @@
 //! [`sock`], all writing to the ring in [`emit`], all maps in [`maps`], all filters in [`admit`].
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(unsafe_code, reason = "every kernel load and every helper call is unsafe by nature")]
 #![expect(clippy::inline_always, reason = "the verifier follows a typed pointer through one function, not into a call")]
 #![expect(clippy::needless_pass_by_value, reason = "aya's macros hand the context over by value")]
@@ -10,6 +11,8 @@
 
 mod admit;
 mod emit;
+mod field;
+mod lane;
 mod maps;
 mod probes;
 mod sock;

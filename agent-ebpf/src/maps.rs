@@ -1,12 +1,24 @@
 //! All maps and globals. Their names and types are the contract with the agent's loader.
 
+use core::mem::MaybeUninit;
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use synfin_common::knobs::{Knobs, Offsets};
+use synfin_common::lane::{Lane, SLOT};
 use synfin_common::tally::{TALLY_ROWS, TallyKey, lost};
 
-/// Records of [`synfin_common::event`]. The loader sets the size.
+/// Heads of the lanes, by CPU. The loader sets the number. `BPF_F_MMAPABLE`: the agent reads without system calls.
+#[map]
+pub(crate) static LANES: Array<Lane> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Slots of the lanes: `knobs.lane_slots` for each CPU, one CPU after the other. The loader sets the number.
+#[map]
+pub(crate) static SLOTS: Array<MaybeUninit<[u8; SLOT]>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Records of [`synfin_common::event`] that the lanes did not take. The loader sets the size.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
@@ -55,18 +67,11 @@ macro_rules! knob {
     };
 }
 
-/// An offset of [`OFFSETS`], read like [`knob`].
-macro_rules! offset {
-    ($name:ident) => {
-        $crate::maps::read(&raw const $crate::maps::OFFSETS.$name)
-    };
-}
-
-/// For [`knob`] and [`offset`] alone: `global` points into one of the two statics.
+/// For [`knob`] and `field.rs`: `global` points into one of the two statics.
 #[inline(always)]
 pub(crate) fn read(global: *const u32) -> u32 {
     // SAFETY: the callers pass the address of a field of a live static.
     unsafe { global.read_volatile() }
 }
 
-pub(crate) use {knob, offset};
+pub(crate) use knob;

@@ -92,7 +92,12 @@ fn reset(record: &Reset, direction: Direction) -> Result<Event, DecodeError> {
 }
 
 fn destroy(record: &Destroy) -> Event {
-    Event::Destroy(event::Destroy { cookie: record.id, sock: record.sock, netns: record.netns })
+    Event::Destroy(event::Destroy {
+        time_ns: record.header.time_ns,
+        cookie: record.id,
+        sock: record.sock,
+        netns: record.netns,
+    })
 }
 
 fn ends(record: &Endpoints) -> Ends {

@@ -260,6 +260,8 @@ pub struct Reset {
 /// End of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destroy {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub time_ns: u64,
     /// Socket cookie.
     pub cookie: u64,
     /// Address of `struct sock`.
@@ -282,13 +284,13 @@ pub enum Event {
 }
 
 impl Event {
-    /// When the kernel wrote it, `CLOCK_MONOTONIC` nanoseconds. The end of a socket carries no time.
-    pub const fn time_ns(&self) -> Option<u64> {
+    /// When the kernel wrote it, `CLOCK_MONOTONIC` nanoseconds.
+    pub const fn time_ns(&self) -> u64 {
         match self {
-            Self::Transition(transition) => Some(transition.time_ns),
-            Self::Retransmit(retransmit) => Some(retransmit.time_ns),
-            Self::Reset(reset) => Some(reset.time_ns),
-            Self::Destroy(_) => None,
+            Self::Transition(transition) => transition.time_ns,
+            Self::Retransmit(retransmit) => retransmit.time_ns,
+            Self::Reset(reset) => reset.time_ns,
+            Self::Destroy(destroy) => destroy.time_ns,
         }
     }
 

@@ -3,6 +3,7 @@
 //! The modules in the order of the flow (docs/ARCHITECTURE.md): a module knows the types of those on its left and
 //! nothing of those on its right; only `pipeline` knows them all.
 
+pub mod arch;
 pub mod btf;
 pub mod cli;
 pub mod clock;
@@ -13,12 +14,15 @@ pub mod event;
 pub mod exit;
 pub mod export;
 pub mod health;
+pub mod lanes;
 pub mod ledger;
 pub mod loader;
 pub mod logging;
 pub mod loss;
+pub mod merge;
 pub mod netns;
 pub mod pipeline;
+pub mod place;
 pub mod privileges;
 pub mod probes;
 pub mod ring;

@@ -7,18 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf};
 use aya::programs::tp_btf::BtfTracePointLink;
 use aya::programs::{BtfTracePoint, ProgramError};
-use aya::util::nr_cpus;
+use aya::util::{nr_cpus, online_cpus};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
-use synfin_common::knobs::filter;
+use synfin_common::knobs::{FIELDS, Offsets, filter};
 use synfin_common::tally::{TallyKey, tallied};
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
+use crate::arch;
 use crate::btf::{BtfError, Types, VMLINUX};
 use crate::health::{Cost, Probe, Verdict};
+use crate::lanes::{self, Lanes};
+use crate::place::{PlaceError, place};
 use crate::probes::{PROBES, ProbeSpec};
 
 /// The programs, as build.rs left them. Empty in a build that skipped them.
@@ -41,6 +44,9 @@ pub enum LoadError {
         "cannot set up the eBPF maps: {0}; synfin needs CAP_BPF and CAP_PERFMON, and a kernel with BPF ring buffers (5.8 or later)"
     )]
     Object(#[from] EbpfError),
+    /// The programs.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// A map is not what the agent expects.
     #[error("eBPF map {name}: {source}")]
     Map {
@@ -131,15 +137,28 @@ impl std::fmt::Debug for Kernel {
     }
 }
 
+/// Where the programs write.
+#[expect(missing_debug_implementations, reason = "aya's ring has none")]
+pub struct Outlets {
+    /// None where the machine cannot have lanes.
+    pub lanes: Option<Lanes>,
+    /// The ring that all CPUs share.
+    pub shared: RingBuf<MapData>,
+}
+
 /// Loads the object and attaches every probe that the kernel takes. `btf` is the kernel's BTF file, `ring_size` a power of
 /// two of at least a page.
-pub fn load(btf: Option<&Path>, ring_size: u32, filter: &Filter) -> Result<(Kernel, RingBuf<MapData>), LoadError> {
+pub fn load(btf: Option<&Path>, ring_size: u32, filter: &Filter) -> Result<(Kernel, Outlets), LoadError> {
     filter.check()?;
     let path = btf.unwrap_or(Path::new(VMLINUX));
     let types = Types::from_file(path)?;
     let offsets = types.offsets()?;
     let mut knobs = types.knobs();
     knobs.filters = filter.bits();
+    let cpus = cpus();
+    if arch::STORES_IN_ORDER {
+        knobs.lane_slots = lanes::slots(ring_size, cpus);
+    }
     let reset_reasons = types.enum_names("sk_rst_reason", "SK_RST_REASON_").into();
     let missing: Vec<bool> = PROBES.iter().map(|spec| types.tracepoint_arguments(spec.tracepoint).is_none()).collect();
     drop(types);
@@ -148,12 +167,17 @@ pub fn load(btf: Option<&Path>, ring_size: u32, filter: &Filter) -> Result<(Kern
         return Err(LoadError::NoObject);
     }
     let btf = Btf::parse_file(path, aya::Endianness::default()).map_err(EbpfError::from)?;
+    let object = placed(&offsets)?;
     let mut ebpf = EbpfLoader::new()
         .btf(Some(&btf))
         .override_global("OFFSETS", offsets.as_bytes(), true)
         .override_global("KNOBS", knobs.as_bytes(), true)
+        .map_max_entries("LANES", cpus)
+        // An array has at least one element.
+        .map_max_entries("SLOTS", (cpus * knobs.lane_slots).max(1))
         .map_max_entries("EVENTS", ring_size)
-        .load(OBJECT)?;
+        .load(object.as_bytes())?;
+    drop(object);
 
     let mut kernel_netns = map::<HashMap<MapData, u32, u32>>(&mut ebpf, "FILTER_NETNS")?;
     for netns in filter.netns.iter().flatten() {
@@ -172,7 +196,14 @@ pub fn load(btf: Option<&Path>, ring_size: u32, filter: &Filter) -> Result<(Kern
     let mut tally: PerCpuHashMap<MapData, _, u64> = map(&mut ebpf, "TALLY")?;
     make_overflow_rows(&mut tally).map_err(|source| LoadError::Map { name: "TALLY", source })?;
     let lost = map(&mut ebpf, "LOST")?;
-    let events = map(&mut ebpf, "EVENTS")?;
+    let (heads, slots) = (array(&mut ebpf, "LANES")?, array(&mut ebpf, "SLOTS")?);
+    let lanes = if knobs.lane_slots == 0 {
+        None
+    } else {
+        let lanes = Lanes::new(heads.fd().as_fd(), slots.fd().as_fd(), cpus, knobs.lane_slots);
+        Some(lanes.map_err(|error| LoadError::Map { name: "SLOTS", source: error.into() })?)
+    };
+    let outlets = Outlets { lanes, shared: map(&mut ebpf, "EVENTS")? };
     // Its absence takes nothing from the data.
     let logger = EbpfLogger::init(&mut ebpf)
         .inspect_err(|error| tracing::warn!(%error, "log messages of the eBPF programs will not be shown"))
@@ -203,10 +234,19 @@ pub fn load(btf: Option<&Path>, ring_size: u32, filter: &Filter) -> Result<(Kern
         kernel.probes.push(Probe { name, tracepoint, required, verdict, cost: None });
     }
     // Programs hold their maps from load on; until then these must stay open.
-    drop((ports, peers, excluded));
+    drop((ports, peers, excluded, heads, slots));
     drop(btf);
     give_memory_back();
-    Ok((kernel, events))
+    Ok((kernel, outlets))
+}
+
+/// The object with this kernel's offsets in it, aligned as ELF readers want it.
+fn placed(offsets: &Offsets) -> Result<Vec<u64>, LoadError> {
+    let mut object = vec![0_u64; OBJECT.len().div_ceil(size_of::<u64>())];
+    object.as_mut_bytes()[..OBJECT.len()].copy_from_slice(OBJECT);
+    let offsets: [u32; FIELDS.len()] = zerocopy::transmute!(*offsets);
+    place(object.as_mut_bytes(), &offsets)?;
+    Ok(object)
 }
 
 /// Parsing the kernel's types takes some 20 MB for a moment, which glibc would keep for ever.
@@ -232,9 +272,21 @@ pub fn load_alone(spec: &ProbeSpec) -> anyhow::Result<Ebpf> {
     Ok(ebpf)
 }
 
-fn map<T: TryFrom<aya::maps::Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError> {
+fn map<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, LoadError> {
     let found = ebpf.take_map(name).ok_or_else(|| EbpfError::from(MapError::InvalidName { name: name.to_owned() }))?;
     T::try_from(found).map_err(|source| LoadError::Map { name, source })
+}
+
+/// Lanes that the machine needs: one for each CPU that runs now. A CPU that comes later with a higher number uses the shared ring.
+fn cpus() -> u32 {
+    online_cpus().ok().and_then(|cpus| cpus.into_iter().max()).map_or(1, |last| last + 1)
+}
+
+fn array(ebpf: &mut Ebpf, name: &str) -> Result<MapData, LoadError> {
+    match ebpf.take_map(name) {
+        Some(Map::Array(data)) => Ok(data),
+        _ => Err(EbpfError::from(MapError::InvalidName { name: name.to_owned() }).into()),
+    }
 }
 
 fn networks(

@@ -1,5 +1,5 @@
-//! Draining the EVENTS ring: in passes with a budget, by polling. The programs never wake the reader, because a wake-up
-//! for each record costs eight times the program.
+//! Draining what the programs wrote: in passes with a budget, by polling. The programs never wake the reader, because a
+//! wake-up for each record costs eight times the program.
 
 use std::borrow::Borrow;
 
@@ -7,9 +7,6 @@ use aya::maps::{MapData, RingBuf};
 
 use crate::decode::{DecodeError, decode};
 use crate::event::{Event, EventKind};
-
-/// Bytes that the kernel puts before each record (`BPF_RINGBUF_HDR_SZ`).
-const RECORD_HEADER: u64 = 8;
 
 /// Records that were read and not understood.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,13 +24,13 @@ pub struct Rejected {
 pub struct Pass {
     /// Records read.
     pub records: u64,
-    /// Bytes of the ring that they took.
+    /// Bytes that they took.
     pub bytes: u64,
-    /// Time of the first event of the pass that has one, the oldest.
+    /// Time of the first event of the pass, the oldest.
     pub oldest_ns: Option<u64>,
     /// Time of the newest event of the pass.
     pub newest_ns: Option<u64>,
-    /// The ring was empty at its end.
+    /// Nothing was left at its end.
     pub emptied: bool,
 }
 
@@ -56,10 +53,16 @@ impl<R> std::fmt::Debug for Drain<R> {
     }
 }
 
-/// Where records come from: the kernel's ring, or whatever a test or a recording puts in its place.
+/// Where records come from: the kernel, or whatever a test or a recording puts in its place.
 pub trait Records {
+    /// Begins a pass over the records up to a time, `CLOCK_MONOTONIC` nanoseconds.
+    fn begin(&mut self, _horizon_ns: u64) {}
+
     /// Hands the next record to `each`; false when there is none now.
     fn next_record(&mut self, each: &mut dyn FnMut(&[u8])) -> bool;
+
+    /// Ends the pass: what was read may be overwritten.
+    fn end(&mut self) {}
 }
 
 impl<T: Borrow<MapData>> Records for RingBuf<T> {
@@ -75,7 +78,7 @@ impl<T: Borrow<MapData>> Records for RingBuf<T> {
 }
 
 impl<R: Records> Drain<R> {
-    /// Reads from `ring`, which holds `size` bytes.
+    /// Reads from `ring`, which has room for `size` bytes.
     pub const fn new(ring: R, size: u64) -> Self {
         Self {
             ring,
@@ -85,19 +88,21 @@ impl<R: Records> Drain<R> {
         }
     }
 
-    /// Reads at most `budget` records and hands the events to `each`, in the order of the ring.
-    pub fn pass(&mut self, budget: u64, mut each: impl FnMut(&Event)) -> Pass {
+    /// Reads at most `budget` records that are not younger than `horizon_ns`, and hands the events to `each`. The records of
+    /// a socket come in the kernel's order if the caller has read `horizon_ns` from the clock before this call.
+    pub fn pass(&mut self, horizon_ns: u64, budget: u64, mut each: impl FnMut(&Event)) -> Pass {
         let mut pass = Pass::default();
         let Self { ring, seen, rejected, .. } = self;
+        ring.begin(horizon_ns);
         while pass.records < budget {
             let more = ring.next_record(&mut |record| {
                 pass.records += 1;
-                pass.bytes += RECORD_HEADER + (record.len() as u64).next_multiple_of(8);
+                pass.bytes += record.len() as u64;
                 match decode(record) {
                     Ok(event) => {
                         seen[event.kind().index()] += 1;
-                        pass.oldest_ns = pass.oldest_ns.or(event.time_ns());
-                        pass.newest_ns = pass.newest_ns.max(event.time_ns());
+                        pass.oldest_ns = pass.oldest_ns.or(Some(event.time_ns()));
+                        pass.newest_ns = pass.newest_ns.max(Some(event.time_ns()));
                         each(&event);
                     }
                     Err(error) => reject(rejected, error),
@@ -108,6 +113,7 @@ impl<R: Records> Drain<R> {
                 break;
             }
         }
+        ring.end();
         pass
     }
 
@@ -121,7 +127,7 @@ impl<R: Records> Drain<R> {
         self.rejected
     }
 
-    /// Size of the ring in bytes.
+    /// Room in bytes.
     pub const fn size(&self) -> u64 {
         self.size
     }
@@ -174,10 +180,10 @@ mod tests {
             record(0, kind::RESET_SENT, WIRE_VERSION),
         ];
         let mut drain = Drain::new(Queue(queue.into()), 4096);
-        let first = drain.pass(2, |_| {});
-        assert_eq!((first.records, first.emptied, first.bytes), (2, false, 2 * 48));
-        assert_eq!((first.oldest_ns, first.newest_ns), (None, None), "the end of a socket has no time");
-        let rest = drain.pass(100, |_| {});
+        let first = drain.pass(9, 2, |_| {});
+        assert_eq!((first.records, first.emptied, first.bytes), (2, false, 2 * 40));
+        assert_eq!((first.oldest_ns, first.newest_ns), (Some(5), Some(5)));
+        let rest = drain.pass(9, 100, |_| {});
         assert_eq!((rest.records, rest.emptied), (3, true));
         // produced = seen + rejected
         assert_eq!(drain.seen(), &[0, 0, 0, 2]);

@@ -46,14 +46,17 @@ const WIRE_NEVER: &[&str] = &["aya*", "std"];
 const ROOMS: &[Room] = &[
     Room { sources: "agent-common/src", rules: &[
         Rule { module: "event",      never: WIRE_NEVER,     knows: Only(&[]) },
+        Rule { module: "lane",       never: WIRE_NEVER,     knows: Only(&["event"]) },
         Rule { module: "tally",      never: WIRE_NEVER,     knows: Only(&["event"]) },
         Rule { module: "knobs",      never: WIRE_NEVER,     knows: Only(&["event"]) },
     ] },
     Room { sources: "agent-ebpf/src", rules: &[
         Rule { module: "maps",       never: &[],            knows: Only(&[]) },
-        Rule { module: "sock",       never: &[],            knows: Only(&["maps"]) },
+        Rule { module: "field",      never: &[],            knows: Only(&["maps"]) },
+        Rule { module: "sock",       never: &[],            knows: Only(&["field", "maps"]) },
         Rule { module: "admit",      never: &[],            knows: Only(&["maps", "sock"]) },
-        Rule { module: "emit",       never: &[],            knows: Only(&["maps"]) },
+        Rule { module: "lane",       never: &[],            knows: Only(&["maps"]) },
+        Rule { module: "emit",       never: &[],            knows: Only(&["lane", "maps"]) },
         Rule { module: "probes",     never: &[],            knows: Only(&["admit", "emit", "maps", "sock"]) },
     ] },
     Room { sources: "agent/src", rules: &[
@@ -67,12 +70,16 @@ const ROOMS: &[Room] = &[
         Rule { module: "cli",        never: SETTINGS_NEVER, knows: Only(&["config", "event", "logging"]) },
         Rule { module: "exit",       never: SETTINGS_NEVER, knows: Only(&["config", "privileges"]) },
         // The kernel's border.
+        Rule { module: "arch",       never: CORE_NEVER,     knows: Only(&[]) },
         Rule { module: "btf",        never: BORDER_NEVER,   knows: Only(&[]) },
         Rule { module: "health",     never: CORE_NEVER,     knows: Only(&[]) },
         Rule { module: "probes",     never: BORDER_NEVER,   knows: Only(&["btf", "event"]) },
-        Rule { module: "loader",     never: BORDER_NEVER,   knows: Only(&["btf", "health", "probes"]) },
+        Rule { module: "place",      never: BORDER_NEVER,   knows: Only(&[]) },
+        Rule { module: "lanes",      never: BORDER_NEVER,   knows: Only(&[]) },
+        Rule { module: "loader",     never: BORDER_NEVER,   knows: Only(&["arch", "btf", "health", "lanes", "place", "probes"]) },
         Rule { module: "decode",     never: CORE_NEVER,     knows: Only(&["event"]) },
         Rule { module: "ring",       never: BORDER_NEVER,   knows: Only(&["decode", "event"]) },
+        Rule { module: "merge",      never: BORDER_NEVER,   knows: Only(&["lanes", "ring"]) },
         // The core.
         Rule { module: "ledger",     never: CORE_NEVER,     knows: Only(&["clock", "event"]) },
         Rule { module: "tally",      never: CORE_NEVER,     knows: Only(&["event"]) },

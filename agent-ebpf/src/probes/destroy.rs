@@ -16,7 +16,7 @@ pub(crate) fn destroy(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let cookie = sock.cookie();
-    emit::record_untimed(kind::DESTROY, flag::COOKIE, |to: *mut Destroy| {
+    emit::record(kind::DESTROY, flag::COOKIE, |to: *mut Destroy| {
         // SAFETY: a slot for the whole record; every field behind the header is written.
         unsafe {
             (&raw mut (*to).id).write(cookie);

@@ -55,17 +55,21 @@ pub(crate) fn reset_received(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 fn event(sock: Sock, kind: u16, reason: u32) {
     let Some(tcp) = sock.tcp() else { return };
-    if !admit::connection(tcp, false) {
+    let local_port = tcp.local_port(sock);
+    if !admit::connection(sock, local_port) {
         return;
     }
     let cookie = sock.cookie();
     emit::record(kind, flag::COOKIE, |to: *mut Reset| {
         // SAFETY: a slot for the whole record; every field behind the header is written.
         unsafe {
-            tcp.store_ends(&raw mut (*to).ends, cookie, false);
+            sock.store_ends(&raw mut (*to).ends, cookie, local_port);
             (&raw mut (*to).reason).write(reason);
             (&raw mut (*to).state).write(sock.state());
-            (&raw mut (*to).pad).write([0; 11]);
+            let pad = (&raw mut (*to).pad).cast::<u8>();
+            pad.write(0);
+            pad.add(1).cast::<u16>().write(0);
+            pad.add(3).cast::<u64>().write(0);
         }
     });
 }

@@ -7,7 +7,7 @@ use aya_log_ebpf::warn;
 use synfin_common::event::{Transition, TransitionDetail, flag, kind, state};
 use synfin_common::tally::lost;
 
-use crate::sock::{Sock, TcpSock, store_task};
+use crate::sock::{Sock, store_task};
 use crate::{admit, emit};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -15,55 +15,74 @@ pub(crate) fn state(ctx: BtfTracePointContext) -> i32 {
     let sock = Sock(ctx.arg::<*const u8>(0));
     let old = ctx.arg::<i32>(1) as u8;
     let new = ctx.arg::<i32>(2) as u8;
-    let Some(tcp) = sock.tcp() else {
-        if sock.is_tcp() {
-            emit::count(lost::UNREADABLE);
-            warn!(&ctx, "a TCP socket went from state {} to {} but is not readable as one", old, new);
+    if !sock.is_tcp() {
+        return 0;
+    }
+    if new != state::ESTABLISHED && new != state::CLOSE {
+        if let Some(change) = Change::of(sock, sock.num(), old, new) {
+            emit::record(kind::TRANSITION, change.flags, |to| change.store(to));
         }
         return 0;
-    };
-    if !admit::connection(tcp, new == state::SYN_SENT) {
+    }
+    let Some(tcp) = sock.tcp() else {
+        unreadable(&ctx, old, new);
         return 0;
-    }
-    let err = tcp.err();
-    let mut flags = tcp.flags(new, err);
-    let mut cookie = 0;
-    // The cookie that a child has here is not the one that it keeps, see flag::COOKIE.
-    if !(old == state::LISTEN && new == state::SYN_RECV) {
-        cookie = sock.cookie();
-        flags |= flag::COOKIE;
-    }
-    let change = Change { tcp, cookie, old, new, err };
-    if new == state::ESTABLISHED || new == state::CLOSE {
-        emit::record(kind::TRANSITION_DETAIL, flags, |to: *mut TransitionDetail| {
+    };
+    if let Some(change) = Change::of(sock, tcp.local_port(sock), old, new) {
+        emit::record(kind::TRANSITION_DETAIL, change.flags, |to: *mut TransitionDetail| {
             // SAFETY: a slot for the whole record.
             unsafe {
                 change.store(&raw mut (*to).transition);
                 tcp.store_measures(&raw mut (*to).measures);
             }
         });
-    } else {
-        emit::record(kind::TRANSITION, flags, |to| change.store(to));
     }
     0
 }
 
+/// Never seen to happen. In a function of its own, because the code of a log message is longer than that of the probe.
+#[cold]
+#[inline(never)]
+fn unreadable(ctx: &BtfTracePointContext, old: u8, new: u8) {
+    emit::count(lost::UNREADABLE);
+    warn!(ctx, "a TCP socket went from state {} to {} but is not readable as one", old, new);
+}
+
 struct Change {
-    tcp: TcpSock,
+    sock: Sock,
+    local_port: u16,
     cookie: u64,
+    flags: u16,
     old: u8,
     new: u8,
     err: u16,
 }
 
 impl Change {
+    /// None if the user does not want to see it.
+    #[inline(always)]
+    fn of(sock: Sock, local_port: u16, old: u8, new: u8) -> Option<Self> {
+        if !admit::connection(sock, local_port) {
+            return None;
+        }
+        let err = sock.err();
+        let mut flags = sock.flags(new, err);
+        let mut cookie = 0;
+        // The cookie that a child has here is not the one that it keeps, see flag::COOKIE.
+        if !(old == state::LISTEN && new == state::SYN_RECV) {
+            cookie = sock.cookie();
+            flags |= flag::COOKIE;
+        }
+        Some(Self { sock, local_port, cookie, flags, old, new, err })
+    }
+
     /// Writes all but the header.
     #[inline(always)]
     fn store(&self, to: *mut Transition) {
         // SAFETY: a slot for the whole record.
         unsafe {
-            self.tcp.store_ends(&raw mut (*to).ends, self.cookie, self.new == state::SYN_SENT);
-            (&raw mut (*to).cgroup).write(self.tcp.cgroup());
+            self.sock.store_ends(&raw mut (*to).ends, self.cookie, self.local_port);
+            (&raw mut (*to).cgroup).write(self.sock.cgroup());
             (&raw mut (*to).old).write(self.old);
             (&raw mut (*to).new).write(self.new);
             (&raw mut (*to).err).write(self.err);

@@ -59,6 +59,9 @@ impl std::fmt::Debug for Types {
 /// Anonymous structs and unions within each other at most: the kernel has three or four, a broken file a loop.
 const NESTING: u32 = 16;
 
+/// The control buffer of an skb.
+const SKB_CB: &Field = &FIELDS[std::mem::offset_of!(Offsets, skb_cb) / size_of::<u32>()];
+
 /// What a lookup of a field can end in.
 enum Lookup {
     Found { bytes: u32, size: u32 },
@@ -79,6 +82,13 @@ impl Types {
         let mut offsets = [ABSENT; FIELDS.len()];
         for (slot, field) in offsets.iter_mut().zip(FIELDS) {
             *slot = self.offset(field)?;
+        }
+        // `struct tcp_skb_cb` lies in the control buffer of an skb.
+        let cb = self.offset(SKB_CB)?;
+        for (slot, _) in
+            offsets.iter_mut().zip(FIELDS).filter(|(slot, field)| field.root == "tcp_skb_cb" && **slot != ABSENT)
+        {
+            *slot = if cb == ABSENT { ABSENT } else { *slot + cb };
         }
         let bytes: Vec<u8> = offsets.iter().flat_map(|offset| offset.to_ne_bytes()).collect();
         // The lengths agree: both come from the same table, see the assertion in `knobs`.
@@ -133,10 +143,10 @@ impl Types {
             names.iter().position(|found| found == name).map_or(0, |bit| 1 << bit)
         };
         Knobs {
-            filters: 0,
             reset_has_reason: u32::from(self.tracepoint_arguments("tcp_send_reset").is_some_and(|count| count >= 3)),
             sock_dead: bit("dead"),
             sock_done: bit("done"),
+            ..Knobs::NONE
         }
     }
 

@@ -61,7 +61,7 @@ pub(super) fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
 fn drain(mut engine: Engine, mut exporter: Exporter, poll: Duration, stop: &Stop) -> (Exporter, Status) {
     while !stop.is_set() {
         if !engine.step(&mut exporter) {
-            stop.pause(poll);
+            stop.pause(engine.pause(poll));
         }
     }
     let last = engine.finish(&mut exporter);

@@ -30,7 +30,7 @@ pub(super) fn watch(config: &Config, options: &WatchOptions) -> anyhow::Result<(
         let more = engine.step(&mut printer);
         printer.flush()?;
         if !more {
-            stop.pause(config.ring.poll);
+            stop.pause(engine.pause(config.ring.poll));
         }
     }
     let status = engine.finish(&mut printer);

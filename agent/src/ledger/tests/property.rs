@@ -143,7 +143,7 @@ fn anything() -> impl Strategy<Value = Event> {
                         ca_state: 9,
                     })
                 }
-                2 => Event::Destroy(Destroy { cookie: ends.cookie, sock: ends.sock, netns: ends.netns }),
+                2 => Event::Destroy(Destroy { time_ns, cookie: ends.cookie, sock: ends.sock, netns: ends.netns }),
                 _ => Event::Transition(Transition {
                     time_ns,
                     ends,

@@ -50,7 +50,7 @@ impl Step {
             Event::Transition(event) => (event.time_ns, event.ends.sock) = (time_ns, sock),
             Event::Retransmit(event) => (event.time_ns, event.ends.sock) = (time_ns, sock),
             Event::Reset(event) => (event.time_ns, event.ends.sock) = (time_ns, sock),
-            Event::Destroy(event) => event.sock = sock,
+            Event::Destroy(event) => (event.time_ns, event.sock) = (time_ns, sock),
         }
         event
     }
@@ -285,7 +285,7 @@ impl Life {
     /// The socket is no more.
     pub(super) fn destroy(self) -> Self {
         let Ends { cookie, sock, netns, .. } = self.ends;
-        self.push(Event::Destroy(Destroy { cookie, sock, netns }))
+        self.push(Event::Destroy(Destroy { time_ns: 0, cookie, sock, netns }))
     }
 
     /// What should be told of the connection that has just ended.

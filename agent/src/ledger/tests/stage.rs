@@ -71,7 +71,7 @@ impl Stage {
     /// Destroys a socket, whatever it does.
     pub(super) fn destroy(&mut self, cookie: u64, sock: u64) {
         let netns = super::script::NETNS;
-        self.apply(&Event::Destroy(Destroy { cookie, sock, netns }));
+        self.apply(&Event::Destroy(Destroy { time_ns: self.now_ns, cookie, sock, netns }));
     }
 
     /// Connections that ended on this socket.
