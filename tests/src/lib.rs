@@ -9,6 +9,7 @@
 //! Nothing is skipped: a suite that passes has looked.
 
 pub mod deadline;
+pub mod kernel;
 pub mod lines;
 pub mod load;
 pub mod need;
@@ -23,6 +24,7 @@ pub mod sock;
 pub mod stage;
 pub mod state;
 pub mod synfin;
+pub mod tracefs;
 pub mod tun;
 pub mod wire;
 pub mod witness;
