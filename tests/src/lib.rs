@@ -14,6 +14,7 @@ pub mod lines;
 pub mod load;
 pub mod need;
 pub mod netns;
+pub mod note;
 pub mod otlp;
 pub mod peer;
 pub mod procnet;

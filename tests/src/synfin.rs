@@ -64,7 +64,8 @@ pub fn command(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result
         }
     }
     command.args(arguments).stdin(Stdio::null());
-    let attaches = command.get_args().next().is_some_and(|first| ["run", "watch", "doctor"].map(OsStr::new).contains(&first));
+    let attaches =
+        command.get_args().next().is_some_and(|first| ["run", "watch", "doctor"].map(OsStr::new).contains(&first));
     if let Some(rung) = std::env::var_os(RUNG_VARIABLE).filter(|_| attaches) {
         command.arg("--max-rung").arg(rung);
     }

@@ -108,6 +108,10 @@ fn skipped(played: &[Played], recording: &Recording, seen: &Seen) -> Result<Opti
         missing += played.missing(recording, seen)?;
     }
     let skipped = recording.skipped()?;
-    ensure!(missing <= skipped, "{missing} transitions are missing, the kernel skipped {skipped} programs by synfin's account");
-    Ok((missing > 0).then(|| format!("the kernel skipped synfin's programs {skipped} times, {missing} transitions are missing")))
+    ensure!(
+        missing <= skipped,
+        "{missing} transitions are missing, the kernel skipped {skipped} programs by synfin's account"
+    );
+    Ok((missing > 0)
+        .then(|| format!("the kernel skipped synfin's programs {skipped} times, {missing} transitions are missing")))
 }

@@ -80,7 +80,8 @@ pub(crate) fn executables(build: &mut Command, names: &[&str]) -> Result<Vec<Pat
     if !status.success() {
         bail!("`{shown}` ended with {status}; the compiler's words are above");
     }
-    let find = |name: &&str| executable(&messages, name).with_context(|| format!("`{shown}` names no executable `{name}`"));
+    let find =
+        |name: &&str| executable(&messages, name).with_context(|| format!("`{shown}` names no executable `{name}`"));
     names.iter().map(find).collect()
 }
 

@@ -13,7 +13,7 @@ mod reports;
 mod store;
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -28,7 +28,7 @@ use crate::setup;
 use deb::Files;
 use initramfs::Initramfs;
 use kernels::{KERNELS, Kernel};
-use plan::PASSES;
+use plan::RUNGS;
 use programs::{Programs, TESTS};
 use qemu::Machine;
 use reports::Reports;
@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// Every kernel of the matrix, and write what was found to docs/KERNELS.md
     #[arg(long)]
     all: bool,
+    /// Try this statically linked synfin instead of building one
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
 }
 
 /// As many machines run at a time: each takes one core.
@@ -73,11 +76,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("{why}");
     }
     setup::for_build()?;
-    let outcomes = matrix(&chosen)?;
+    let outcomes = matrix(&chosen, args.binary.as_deref())?;
     let sum = add_up(&outcomes);
     if args.all {
         let path = cmd::root().join("docs/KERNELS.md");
-        std::fs::write(&path, document::write(&outcomes)).with_context(|| format!("cannot write {}", path.display()))?;
+        std::fs::write(&path, document::write(&outcomes))
+            .with_context(|| format!("cannot write {}", path.display()))?;
         cmd::say("vm", format!("wrote {}", path.display()));
     }
     if outcomes.iter().any(|outcome| matches!(outcome.found, Found::NotTested(_))) {
@@ -98,7 +102,7 @@ pub(crate) fn missing() -> Option<String> {
 
 /// The whole matrix as a part of `cargo xtask test`: a kernel that cannot be had is said and does not count.
 pub(crate) fn test() -> Result<Results> {
-    Ok(add_up(&matrix(&KERNELS.iter().collect::<Vec<_>>())?))
+    Ok(add_up(&matrix(&KERNELS.iter().collect::<Vec<_>>(), None)?))
 }
 
 /// Tests by their verdicts; a kernel with a failure that is no test's is one failed test more.
@@ -122,8 +126,8 @@ fn add_up(outcomes: &[Outcome]) -> Results {
     sum
 }
 
-fn matrix(chosen: &[&'static Kernel]) -> Result<Vec<Outcome>> {
-    let programs = Programs::build()?;
+fn matrix(chosen: &[&'static Kernel], binary: Option<&Path>) -> Result<Vec<Outcome>> {
+    let programs = Programs::build(binary)?;
     let folder = build::target_dir()?.join("vm");
     // One after the other: they come over one line, and apt locks.
     let fetched: Vec<_> = chosen.iter().map(|kernel| (*kernel, store::packages(kernel))).collect();
@@ -164,8 +168,8 @@ fn boot(kernel: &'static Kernel, packages: &[PathBuf], programs: &Programs, fold
     let reports = machine.run(&|line| cmd::say(&format!("vm {}", kernel.name), line))?;
     let seconds = started.elapsed().as_secs();
     cmd::say("vm", format!("{}: {} after {seconds} s; its console: {}", kernel.name, files.release, console.display()));
-    let passes: Vec<&str> = PASSES.iter().map(|pass| pass.rung).collect();
-    let failures = reports.failures(&passes, &TESTS);
+    let rungs = RUNGS.map(|rung| rung.name);
+    let failures = reports.failures(&rungs, &TESTS);
     Ok(Found::Booted { reports, failures })
 }
 
@@ -184,5 +188,5 @@ fn pack(path: &Path, files: &Files, programs: &Programs) -> Result<()> {
         initramfs.file(&format!("/modules/{place:02}-{name}.ko"), module)?;
     }
     initramfs.file("/plan.json", plan::plan().to_string().as_bytes())?;
-    initramfs.finish()?.into_inner().map_err(|error| error.into_error())?.sync_data().context("cannot write the initramfs")
+    initramfs.finish()?.flush().with_context(|| format!("cannot write {}", path.display()))
 }

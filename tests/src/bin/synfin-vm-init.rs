@@ -24,6 +24,7 @@ use nix::{
     },
 };
 use serde_json::{Value, json};
+use synfin_tests::note::NOTES_VARIABLE;
 
 /// The serial line for reports.
 const REPORTS: &str = "/dev/ttyS1";
@@ -51,7 +52,10 @@ fn main() -> Result<Infallible> {
     if let Err(error) = &outcome {
         // No reports without a mounted /dev; the console is always there.
         drop(writeln!(std::io::stderr(), "synfin-vm-init: {error:#}"));
-        drop(Reports::open().and_then(|mut reports| reports.say(&json!({"record": "trouble", "why": format!("{error:#}")}))));
+        drop(
+            Reports::open()
+                .and_then(|mut reports| reports.say(&json!({"record": "trouble", "why": format!("{error:#}")}))),
+        );
     }
     // Returning would be a kernel panic.
     Ok(reboot(RebootMode::RB_POWER_OFF)?)
@@ -131,6 +135,18 @@ fn runs(plan: &Value) -> Result<Vec<Run>> {
 }
 
 impl Run {
+    /// What the tests noted since the last look.
+    fn notes(&self) -> Result<Vec<Value>> {
+        let Some(path) = self.environment.get(NOTES_VARIABLE).filter(|path| Path::new(path).exists()) else {
+            return Ok(Vec::new());
+        };
+        let text = fs::read_to_string(path)?;
+        fs::remove_file(path)?;
+        let notes = text.lines().filter_map(|line| line.split_once('\t'));
+        let report = |(about, found)| json!({"record": "note", "run": self.name, "about": about, "found": found});
+        Ok(notes.map(report).collect())
+    }
+
     fn read(value: &Value) -> Result<Self> {
         let field = |key: &str| value[key].clone();
         Ok(Self {
@@ -158,7 +174,8 @@ impl Reports {
 
     /// `synfin doctor --json`: what each probe stands on.
     fn doctor(&mut self, run: &Run) -> Result<()> {
-        let output = Command::new(SYNFIN).args(["doctor", "--json"]).args(&run.doctor).stderr(Stdio::inherit()).output()?;
+        let output =
+            Command::new(SYNFIN).args(["doctor", "--json"]).args(&run.doctor).stderr(Stdio::inherit()).output()?;
         let text = String::from_utf8_lossy(&output.stdout);
         let report: Value = serde_json::from_str(&text).unwrap_or_else(|_| text.into());
         self.say(&json!({"record": "doctor", "run": run.name, "exit": output.status.code(), "report": report}))
@@ -183,7 +200,12 @@ impl Reports {
             self.say(&json!({"record": "output", "run": run.name, "program": name, "line": line}))?;
         }
         let status = child.wait()?;
+        for note in run.notes()? {
+            self.say(&note)?;
+        }
         let seconds = started.elapsed().as_secs_f64();
-        self.say(&json!({"record": "program", "run": run.name, "program": name, "exit": status.code(), "seconds": seconds}))
+        self.say(
+            &json!({"record": "program", "run": run.name, "program": name, "exit": status.code(), "seconds": seconds}),
+        )
     }
 }

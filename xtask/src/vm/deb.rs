@@ -31,7 +31,12 @@ impl Files {
             bail!("the packages of kernel {} hold no kernel image", kernel.name);
         }
         if !kernel.fits(&files.release) {
-            bail!("Debian's suite {} now has kernel {}, not {}: change the row", kernel.suite, files.release, kernel.name);
+            bail!(
+                "Debian's suite {} now has kernel {}, not {}: change the row",
+                kernel.suite,
+                files.release,
+                kernel.name
+            );
         }
         if let Some(missing) = MODULES.iter().find(|name| !files.modules.iter().any(|(found, _)| found == *name)) {
             bail!("the packages of kernel {} hold no module {missing}", files.release);
@@ -63,13 +68,15 @@ impl Files {
             entry.read_to_end(&mut bytes)?;
             match wanted {
                 Wanted::Image(release) => {
-                    self.release = release.to_owned();
+                    release.clone_into(&mut self.release);
                     self.image = bytes;
                 }
                 Wanted::Module(name) => self.modules.push((name, bytes)),
                 Wanted::PackedModule(name) => {
                     let mut module = Vec::new();
-                    XzDecoder::new(&*bytes).read_to_end(&mut module).with_context(|| format!("unpacking module {name}"))?;
+                    XzDecoder::new(&*bytes)
+                        .read_to_end(&mut module)
+                        .with_context(|| format!("unpacking module {name}"))?;
                     self.modules.push((name, module));
                 }
             }
@@ -110,6 +117,7 @@ impl<'a> Wanted<'a> {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::path::PathBuf;
 
     use super::super::kernels;
     use super::*;
@@ -118,7 +126,10 @@ mod tests {
     fn files_are_found_where_old_and_new_packages_have_them() {
         let wanted = Wanted::recognise;
         assert_eq!(wanted("./boot/vmlinuz-5.10.0-32-cloud-amd64"), Some(Wanted::Image("5.10.0-32-cloud-amd64")));
-        assert_eq!(wanted("./usr/lib/modules/7.3.4+deb13-cloud-amd64/vmlinuz"), Some(Wanted::Image("7.3.4+deb13-cloud-amd64")));
+        assert_eq!(
+            wanted("./usr/lib/modules/7.3.4+deb13-cloud-amd64/vmlinuz"),
+            Some(Wanted::Image("7.3.4+deb13-cloud-amd64"))
+        );
         assert_eq!(wanted("./lib/modules/5.10.0/kernel/drivers/net/tun.ko"), Some(Wanted::Module("tun")));
         assert_eq!(wanted("./usr/lib/modules/7.3/kernel/drivers/net/tun.ko.xz"), Some(Wanted::PackedModule("tun")));
         assert_eq!(wanted("./lib/modules/5.10.0/kernel/net/ipv4/ip_tunnel.ko"), None);
@@ -152,7 +163,8 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             path
         };
-        let binary = write("binary.deb", package(&[("usr/lib/modules/6.12.1/vmlinuz", b"kernel"), ("usr/share/doc/x", b"-")]));
+        let binary =
+            write("binary.deb", package(&[("usr/lib/modules/6.12.1/vmlinuz", b"kernel"), ("usr/share/doc/x", b"-")]));
         let modules = write("modules.deb", package(&[("lib/modules/6.12.1/kernel/drivers/net/tun.ko", b"module")]));
         let kernel = kernels::named("6.12").unwrap();
         let files = Files::read(kernel, &[&binary, &modules]).unwrap();
@@ -165,6 +177,4 @@ mod tests {
         assert!(error(kernels::named("6.1").unwrap(), &[&binary, &modules]).contains("6.12.1"));
         std::fs::remove_dir_all(&folder).unwrap();
     }
-
-    use std::path::PathBuf;
 }

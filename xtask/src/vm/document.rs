@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::features::{FEATURES, Facts};
+use super::plan::RUNGS;
 use super::reports::{Reports, Run, Verdict};
 use super::{Found, Outcome};
 
@@ -18,14 +19,16 @@ the trace holds, after what the kernel itself reports as skipped.
 pub(super) fn write(outcomes: &[Outcome]) -> String {
     let mut page = HEAD.to_owned();
     let columns: Vec<Column<'_>> = outcomes.iter().flat_map(columns).collect();
-    section(&mut page, "Kernels", kernels(outcomes));
-    section(&mut page, "Probes", probes(&columns));
-    section(&mut page, "Scenarios", scenarios(&columns));
-    section(&mut page, "What a kernel can show", features(outcomes));
+    section(&mut page, "Kernels", &kernels(outcomes));
+    section(&mut page, "Rungs", &rungs());
+    section(&mut page, "Probes", &probes(&columns));
+    section(&mut page, "Scenarios", &scenarios(&columns));
+    section(&mut page, "Findings", &findings(&columns));
+    section(&mut page, "What a kernel can show", &features(outcomes));
     page
 }
 
-fn section(page: &mut String, title: &str, text: String) {
+fn section(page: &mut String, title: &str, text: &str) {
     page.push_str(&format!("\n## {title}\n\n{text}"));
 }
 
@@ -67,13 +70,24 @@ fn kernels(outcomes: &[Outcome]) -> String {
     table
 }
 
+fn rungs() -> String {
+    let mut table = head(["rung", "what synfin cannot tell from there"].map(str::to_owned));
+    for rung in RUNGS {
+        row(&mut table, [format!("`{}`", rung.name), rung.without.to_owned()]);
+    }
+    table
+}
+
 fn probes(columns: &[Column<'_>]) -> String {
     let mut table = head(titles("probe", columns));
     let names: BTreeSet<&str> = columns.iter().flat_map(|column| probes_of(column.run)).map(|probe| probe.0).collect();
     for name in names {
         let cell = |column: &Column<'_>| {
             let found = probes_of(column.run).into_iter().find(|probe| probe.0 == name);
-            found.map_or_else(String::new, |(_, verdict, rung)| if verdict == "active" { rung.to_owned() } else { verdict.to_owned() })
+            found.map_or_else(
+                String::new,
+                |(_, verdict, rung)| if verdict == "active" { rung.to_owned() } else { verdict.to_owned() },
+            )
         };
         row(&mut table, std::iter::once(format!("`{name}`")).chain(columns.iter().map(cell)));
     }
@@ -83,14 +97,20 @@ fn probes(columns: &[Column<'_>]) -> String {
 /// Name, verdict and rung of each probe, as the doctor says them.
 fn probes_of(run: &Run) -> Vec<(&str, &str, &str)> {
     let probes = run.doctor["probes"].as_array().into_iter().flatten();
-    probes.filter_map(|probe| Some((probe["name"].as_str()?, probe["verdict"].as_str()?, probe["detail"].as_str()?))).collect()
+    probes
+        .filter_map(|probe| Some((probe["name"].as_str()?, probe["verdict"].as_str()?, probe["detail"].as_str()?)))
+        .collect()
 }
 
 fn scenarios(columns: &[Column<'_>]) -> String {
     let mut table = head(titles("test", columns));
     let tests = |run: &Run| -> Vec<(String, Option<Verdict>)> {
         let programs = run.programs.iter();
-        programs.flat_map(|program| program.tests.iter().map(|(test, verdict)| (format!("{}: {test}", program.name), *verdict))).collect()
+        programs
+            .flat_map(|program| {
+                program.tests.iter().map(|(test, verdict)| (format!("{}: {test}", program.name), *verdict))
+            })
+            .collect()
     };
     let names: BTreeSet<String> = columns.iter().flat_map(|column| tests(column.run)).map(|test| test.0).collect();
     for name in names {
@@ -109,9 +129,20 @@ fn scenarios(columns: &[Column<'_>]) -> String {
     table
 }
 
+/// What the tests noted beside their verdicts.
+fn findings(columns: &[Column<'_>]) -> String {
+    let mut table = head(["kernel, rung", "about", "found"].map(str::to_owned));
+    for column in columns {
+        for (about, found) in &column.run.notes {
+            row(&mut table, [column.title.clone(), about.clone(), found.clone()]);
+        }
+    }
+    table
+}
+
 /// Where each feature begins among the kernels that were booted, and what those before it lack.
 fn features(outcomes: &[Outcome]) -> String {
-    let mut table = head(["feature", "on", "not on", "without it"].map(str::to_owned));
+    let mut table = head(["feature", "Linux since", "seen on", "missing on", "without it"].map(str::to_owned));
     let booted: Vec<(String, &Facts)> = outcomes
         .iter()
         .filter_map(|outcome| match &outcome.found {
@@ -121,10 +152,14 @@ fn features(outcomes: &[Outcome]) -> String {
         .collect();
     for feature in FEATURES {
         let names = |has: bool| {
-            let found = booted.iter().filter(|(_, facts)| feature.of(facts) == has).map(|(version, _)| version.as_str());
+            let found =
+                booted.iter().filter(|(_, facts)| feature.of(facts) == has).map(|(version, _)| version.as_str());
             found.collect::<Vec<_>>().join(", ")
         };
-        row(&mut table, [feature.what.to_owned(), names(true), names(false), feature.without.to_owned()]);
+        row(
+            &mut table,
+            [feature.what.to_owned(), feature.since.to_owned(), names(true), names(false), feature.without.to_owned()],
+        );
     }
     table
 }
@@ -149,4 +184,52 @@ fn row(table: &mut String, cells: impl IntoIterator<Item = String>) {
         table.push_str(&format!("| {cell} "));
     }
     table.push_str("|\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kernels;
+    use super::*;
+
+    /// A machine of which everything is known that the page tells.
+    fn booted(name: &str, release: &str, verdict: &str) -> Outcome {
+        let mut reports = Reports::default();
+        for line in [
+            format!(r#"{{"record":"boot","release":"{release}"}}"#),
+            r#"{"record":"facts","tracepoints":{},"types":["bpf_ringbuf"]}"#.to_owned(),
+            r#"{"record":"doctor","run":"tp_btf","exit":0,"report":{"probes":[
+                {"name":"state","verdict":"active","detail":"tp_btf"},{"name":"synack","verdict":"broken","detail":"R1=a|b"}]}}"#
+                .replace('\n', ""),
+            r#"{"record":"note","run":"tp_btf","about":"a storm","found":"nothing missing"}"#.to_owned(),
+            format!(r#"{{"record":"output","run":"tp_btf","program":"transitions","line":"test refused ... {verdict}"}}"#),
+        ] {
+            reports.read_line(&line);
+        }
+        let failures = if verdict == "ok" { Vec::new() } else { vec!["refused".to_owned()] };
+        Outcome { kernel: kernels::named(name).unwrap(), found: Found::Booted { reports, failures } }
+    }
+
+    #[test]
+    fn the_page_tells_what_was_seen_and_what_was_not() {
+        let lost = Outcome {
+            kernel: kernels::named("6.1").unwrap(),
+            found: Found::NotTested("no mirror at /here".to_owned()),
+        };
+        let page =
+            write(&[booted("5.10", "5.10.0-32-cloud-amd64", "FAILED"), lost, booted("newest", "7.3.4+deb13", "ok")]);
+        for line in [
+            "| 5.10 | 5.10.0-32-cloud-amd64 | bullseye | **failed**: 1 failures, 0 tests passed |",
+            "| 6.1 |  | bookworm | not tested: could not be had |",
+            "| newest | 7.3.4+deb13 | trixie-backports | passed (1 tests) |",
+            "| probe | 5.10 tp_btf | 7.3 tp_btf |",
+            "| `state` | tp_btf | tp_btf |",
+            "| `synack` | broken | broken |",
+            "| `transitions: refused` | **failed** | passed |",
+            "| 7.3 tp_btf | a storm | nothing missing |",
+            "| ring buffer | 5.8 | 5.10, 7.3 |  | synfin does not run |",
+        ] {
+            assert!(page.lines().any(|found| found == line), "no line {line:?} in\n{page}");
+        }
+        assert!(!page.contains("/here"), "nothing of this machine belongs into the page");
+    }
 }

@@ -23,6 +23,8 @@ use Sign::{Field, Type};
 /// Something that a user of synfin sees or misses.
 pub(super) struct Feature {
     pub(super) what: &'static str,
+    /// The first release of Linux that has it; distributions may have it earlier.
+    pub(super) since: &'static str,
     sign: Sign,
     /// What a user of a kernel without it must know.
     pub(super) without: &'static str,
@@ -30,16 +32,16 @@ pub(super) struct Feature {
 
 #[rustfmt::skip] // a table
 pub(super) const FEATURES: [Feature; 5] = [
-    Feature { what: "transitions, ends and their causes", sign: Field("sock/inet_sock_set_state", "newstate"),
-              without: "nothing can be observed" },
-    Feature { what: "ring buffer", sign: Type("bpf_ringbuf"),
+    Feature { what: "transitions, ends and their causes", since: "4.16", sign: Field("sock/inet_sock_set_state", "newstate"),
               without: "synfin does not run" },
-    Feature { what: "RSTs that answer a segment without a socket", sign: Field("tcp/tcp_send_reset", "reason"),
-              without: "the kernel counts them (TcpOutRsts) and announces them to nobody: refused connections show on the opener's side alone" },
-    Feature { what: "the reason of a RST that was sent", sign: Type("sk_rst_reason"),
+    Feature { what: "ring buffer", since: "5.8", sign: Type("bpf_ringbuf"),
+              without: "synfin does not run" },
+    Feature { what: "RSTs that answer a segment without a socket", since: "6.10", sign: Field("tcp/tcp_send_reset", "reason"),
+              without: "the kernel counts them (`TcpOutRsts`) and announces them to nobody: a refused connection shows on the opener's side alone" },
+    Feature { what: "the reason of a RST that was sent", since: "6.10", sign: Type("sk_rst_reason"),
               without: "`network.tcp.reset.reason` is absent" },
-    Feature { what: "count of skipped programs", sign: Type("recursion_misses"),
-              without: "the kernel skips no program of tp_btf, and would not tell; loss by `recursion` is never reported" },
+    Feature { what: "count of skipped programs", since: "5.12", sign: Type("recursion_misses"),
+              without: "loss by `recursion` is never reported" },
 ];
 
 /// The names that a machine is to look for in its kernel's BTF.

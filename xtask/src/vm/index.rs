@@ -9,6 +9,8 @@ pub(super) struct Stanza {
     pub(super) version: String,
     /// In hex, lower case.
     pub(super) sha256: String,
+    /// Of the file, in bytes.
+    pub(super) size: u64,
     /// The file's name, without folders.
     pub(super) file: String,
     /// Packages that it depends on, by name; of alternatives the first.
@@ -29,6 +31,7 @@ impl Stanza {
             package: field("Package")?.to_owned(),
             version: field("Version")?.to_owned(),
             sha256: field("SHA256")?.to_ascii_lowercase(),
+            size: field("Size")?.parse().context("the package index has a Size that is no number")?,
             file: file.rsplit('/').next().unwrap_or(file).to_owned(),
             depends: line("Depends").unwrap_or_default().split(',').filter_map(name_of).collect(),
         })
@@ -57,8 +60,12 @@ mod tests {
     #[test]
     fn a_stanza_is_read_and_the_next_is_not() {
         let stanza = Stanza::parse(SHOWN).unwrap();
-        assert_eq!((stanza.package.as_str(), stanza.version.as_str()), ("linux-image-6.1.0-50-cloud-amd64", "6.1.176-1"));
+        assert_eq!(
+            (stanza.package.as_str(), stanza.version.as_str()),
+            ("linux-image-6.1.0-50-cloud-amd64", "6.1.176-1")
+        );
         assert_eq!((stanza.sha256.as_str(), stanza.file.as_str()), ("abcdef", "linux-image-6.1_6.1.176-1_amd64.deb"));
+        assert_eq!(stanza.size, 26);
         assert_eq!(stanza.depends, ["kmod", "linux-base", "initramfs-tools"]);
     }
 
@@ -71,7 +78,10 @@ mod tests {
 
     #[test]
     fn only_kernels_and_modules_are_wanted() {
-        assert!(holds_kernel("linux-binary-7.3.4+deb13-cloud-amd64") && holds_kernel("linux-modules-7.3.4+deb13-cloud-amd64"));
+        assert!(
+            holds_kernel("linux-binary-7.3.4+deb13-cloud-amd64")
+                && holds_kernel("linux-modules-7.3.4+deb13-cloud-amd64")
+        );
         assert!(!holds_kernel("linux-base") && !holds_kernel("initramfs-tools"));
     }
 }

@@ -39,7 +39,10 @@ impl Kernel {
 pub(crate) fn named(name: &str) -> Result<&'static Kernel> {
     let Some(kernel) = KERNELS.iter().find(|kernel| kernel.name == name) else {
         let names: Vec<_> = KERNELS.iter().map(|kernel| kernel.name).collect();
-        bail!("no kernel {name} in the matrix: choose one of {}, or add a row to xtask/src/vm/kernels.rs", names.join(", "));
+        bail!(
+            "no kernel {name} in the matrix: choose one of {}, or add a row to xtask/src/vm/kernels.rs",
+            names.join(", ")
+        );
     };
     Ok(kernel)
 }

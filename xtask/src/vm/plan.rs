@@ -5,44 +5,46 @@ use serde_json::{Value, json};
 use super::features;
 use super::programs::TESTS;
 
-/// One pass over test programs.
+/// A rung of the probe ladder, and what a pass on it is held to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Pass {
-    /// The best rung that synfin may stand on.
-    pub(super) rung: &'static str,
-    /// Whether that is what synfin chooses by itself.
+pub(crate) struct Rung {
+    pub(crate) name: &'static str,
+    /// Whether synfin chooses it by itself; the others are forced with `--max-rung`.
     top: bool,
+    /// What synfin cannot tell from there.
+    pub(super) without: &'static str,
 }
 
-/// The rungs that each kernel is run on, the best first. A lower one is forced with `--max-rung`.
-pub(super) const PASSES: [Pass; 1] = [Pass { rung: "tp_btf", top: true }];
+/// The best first.
+pub(crate) const RUNGS: [Rung; 1] = [Rung { name: "tp_btf", top: true, without: "nothing: all that synfin can tell" }];
 
 /// An emulated machine is this much slower than a real one; the limits of the tests grow with it.
 const SLOWNESS: &str = "5";
 
 /// `/plan.json`, as synfin-vm-init reads it.
 pub(super) fn plan() -> Value {
-    json!({ "types": features::types(), "runs": PASSES.iter().map(Pass::plan).collect::<Vec<_>>() })
+    json!({ "types": features::types(), "runs": RUNGS.iter().map(Rung::plan).collect::<Vec<_>>() })
 }
 
-impl Pass {
+impl Rung {
     fn plan(&self) -> Value {
         let mut environment = json!({
             "PATH": "/bin",
             "SYNFIN_BIN": "/bin/synfin",
+            "SYNFIN_TEST_NOTES": "/tmp/notes",
             "SYNFIN_TEST_SLOWNESS": SLOWNESS,
             // bpftrace and its compiler are too heavy for an emulated machine.
             "SYNFIN_TEST_WITNESS": "trace",
         });
         let mut doctor = Vec::new();
         if !self.top {
-            environment["SYNFIN_TEST_MAX_RUNG"] = self.rung.into();
-            doctor = vec!["--max-rung", self.rung];
+            environment["SYNFIN_TEST_MAX_RUNG"] = self.name.into();
+            doctor = vec!["--max-rung", self.name];
         }
         // One at a time: the witness tells places by address, and each test has the same addresses.
         let words = |name: &&str| json!([test_path(name), "--test-threads=1"]);
         json!({
-            "name": self.rung,
+            "name": self.name,
             "doctor": doctor,
             "programs": TESTS.iter().map(words).collect::<Vec<_>>(),
             "environment": environment,
@@ -61,10 +63,10 @@ mod tests {
 
     #[test]
     fn only_a_lower_rung_is_forced() {
-        let top = Pass { rung: "tp_btf", top: true }.plan();
+        let top = Rung { name: "tp_btf", top: true, without: "" }.plan();
         assert_eq!(top["environment"].get("SYNFIN_TEST_MAX_RUNG"), None);
         assert_eq!(top["doctor"], json!([]));
-        let lower = Pass { rung: "tracepoint", top: false }.plan();
+        let lower = Rung { name: "tracepoint", top: false, without: "" }.plan();
         assert_eq!(lower["environment"]["SYNFIN_TEST_MAX_RUNG"], "tracepoint");
         assert_eq!(lower["doctor"], json!(["--max-rung", "tracepoint"]));
         assert_eq!(lower["programs"][0], json!(["/test/deps/transitions", "--test-threads=1"]));

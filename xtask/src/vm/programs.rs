@@ -1,6 +1,6 @@
 //! The programs that go into a virtual machine, linked statically: the machine has no libraries.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -21,9 +21,9 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Builds them.
-    pub(super) fn build() -> Result<Self> {
-        let synfin = build::static_synfin()?;
+    /// Builds them, except a synfin that is given.
+    pub(super) fn build(synfin: Option<&Path>) -> Result<Self> {
+        let synfin = synfin.map_or_else(build::static_synfin, |given| Ok(given.to_path_buf()))?;
         cmd::say("build", "test programs for the virtual machines");
         let bins = ["synfin-vm-init", "synfin-peer"];
         let mut build = cmd::cargo();

@@ -34,7 +34,9 @@ impl Machine<'_> {
     /// host's KVM proves nothing about kernels. No network: nothing of a test can leave.
     fn command(&self) -> Command {
         let mut qemu = cmd::command(PROGRAM);
-        qemu.args(["-accel", "tcg", "-smp", "1", "-m", MEMORY_MIB, "-nic", "none", "-display", "none", "-monitor", "none"]);
+        qemu.args([
+            "-accel", "tcg", "-smp", "1", "-m", MEMORY_MIB, "-nic", "none", "-display", "none", "-monitor", "none",
+        ]);
         // A kernel that panics restarts (panic=-1), and a machine that restarts ends.
         qemu.args(["-no-reboot", "-append", "console=ttyS0 loglevel=5 panic=-1", "-kernel"]).arg(self.image);
         qemu.arg("-initrd").arg(self.initramfs);

@@ -26,6 +26,8 @@ pub(super) struct Run {
     pub(super) doctor: Value,
     pub(super) doctor_exit: Option<i64>,
     pub(super) programs: Vec<Program>,
+    /// What tests found out beside their verdicts: about what, and what.
+    pub(super) notes: Vec<(String, String)>,
 }
 
 /// One test program.
@@ -77,6 +79,7 @@ impl Reports {
                 program.exit = record["exit"].as_i64();
                 program.seconds = record["seconds"].as_f64().unwrap_or_default();
             }
+            "note" => self.run(&text("run")).notes.push((text("about"), text("found"))),
             "trouble" => self.trouble.push(text("why")),
             "done" => self.done = true,
             _ => self.trouble.push(format!("not understood: {line}")),
@@ -150,7 +153,9 @@ impl Run {
 impl Program {
     /// libtest's `test NAME ... ok`; with one thread the name comes before the test runs.
     fn read_line(&mut self, line: &str) {
-        let Some((name, verdict)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) else { return };
+        let Some((name, verdict)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) else {
+            return;
+        };
         let verdict = match verdict.trim() {
             "ok" => Some(Verdict::Passed),
             "FAILED" => Some(Verdict::Failed),
@@ -160,24 +165,27 @@ impl Program {
         self.tests.insert(name.to_owned(), verdict);
     }
 
-    fn failures(&self) -> impl Iterator<Item = String> {
-        let mut failures = Vec::new();
-        for (test, verdict) in &self.tests {
-            match verdict {
-                Some(Verdict::Passed | Verdict::Ignored) => {}
-                Some(Verdict::Failed) => failures.push(format!("{}: {test} failed", self.name)),
-                None => failures.push(format!("{}: {test} came to no verdict", self.name)),
-            }
+    fn failures(&self) -> Option<String> {
+        let with = |wanted: Option<Verdict>| -> Vec<&str> {
+            self.tests.iter().filter(|(_, verdict)| **verdict == wanted).map(|(test, _)| test.as_str()).collect()
+        };
+        let (failed, undecided) = (with(Some(Verdict::Failed)), with(None));
+        let mut wrong = Vec::new();
+        if !failed.is_empty() {
+            wrong.push(format!("{} failed: {}", failed.len(), failed.join(", ")));
+        }
+        if !undecided.is_empty() {
+            wrong.push(format!("{} came to no verdict: {}", undecided.len(), undecided.join(", ")));
         }
         if self.tests.is_empty() {
-            failures.push(format!("{}: no test ran", self.name));
+            wrong.push("no test ran".to_owned());
         }
         if !self.ended {
-            failures.push(format!("{} did not end", self.name));
-        } else if self.exit != Some(0) && failures.is_empty() {
-            failures.push(format!("{} ended badly without a failed test", self.name));
+            wrong.push("it did not end".to_owned());
+        } else if self.exit != Some(0) && wrong.is_empty() {
+            wrong.push("it ended badly without a failed test".to_owned());
         }
-        failures.into_iter()
+        (!wrong.is_empty()).then(|| format!("{}: {}", self.name, wrong.join("; ")))
     }
 }
 
@@ -231,7 +239,10 @@ mod tests {
         for (without, told) in [
             (r#"{"record":"done"}"#, "end of its plan"),
             (r#"{"record":"program","run":"tp_btf","program":"transitions","exit":0,"seconds":12.5}"#, "did not end"),
-            (r#"{"record":"doctor","run":"tp_btf","exit":0,"report":{"probes":[{"name":"state","verdict":"active"}]}}"#, "doctor"),
+            (
+                r#"{"record":"doctor","run":"tp_btf","exit":0,"report":{"probes":[{"name":"state","verdict":"active"}]}}"#,
+                "doctor",
+            ),
         ] {
             assert!(GOOD.contains(without));
             let failures = failures(&GOOD.replace(without, ""));
@@ -246,17 +257,27 @@ mod tests {
 
     #[test]
     fn bad_ends_are_failures() {
-        let failed = GOOD.replace("refused ... ok", "refused ... FAILED").replace("\"exit\":0,\"seconds\"", "\"exit\":101,\"seconds\"");
-        assert_eq!(failures(&failed), ["tp_btf: transitions: refused failed"]);
+        let failed = GOOD
+            .replace("refused ... ok", "refused ... FAILED")
+            .replace("\"exit\":0,\"seconds\"", "\"exit\":101,\"seconds\"");
+        assert_eq!(failures(&failed), ["tp_btf: transitions: 1 failed: refused"]);
         assert_eq!(read(&failed).sum(), (1, 1));
         let hung = GOOD.replace("refused ... ok", "refused ... ");
-        assert_eq!(failures(&hung), ["tp_btf: transitions: refused came to no verdict"]);
+        assert_eq!(failures(&hung), ["tp_btf: transitions: 1 came to no verdict: refused"]);
         let died = GOOD.replace("\"exit\":0,\"seconds\"", "\"exit\":null,\"seconds\"");
-        assert_eq!(failures(&died), ["tp_btf: transitions ended badly without a failed test"]);
-        let ill = GOOD.replace("\"exit\":0,\"report\"", "\"exit\":1,\"report\"").replace("\"active\"", "\"broken\",\"detail\":\"EINVAL\"");
+        assert_eq!(failures(&died), ["tp_btf: transitions: it ended badly without a failed test"]);
+        let ill = GOOD
+            .replace("\"exit\":0,\"report\"", "\"exit\":1,\"report\"")
+            .replace("\"active\"", "\"broken\",\"detail\":\"EINVAL\"");
         assert!(failures(&ill)[0].contains("state: broken: EINVAL"), "{:?}", failures(&ill));
         assert_eq!(failures(&format!("{GOOD}\nKernel panic\n")), ["not understood: Kernel panic"]);
         assert_eq!(failures(&format!("{GOOD}\n{{\"record\":\"trouble\",\"why\":\"no tun\"}}\n")), ["no tun"]);
+    }
+
+    #[test]
+    fn notes_are_kept() {
+        let reports = read(r#"{"record":"note","run":"tp_btf","about":"a storm","found":"3 missing"}"#);
+        assert_eq!(reports.runs[0].notes, [("a storm".to_owned(), "3 missing".to_owned())]);
     }
 
     #[test]

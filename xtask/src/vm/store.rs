@@ -1,6 +1,5 @@
 //! Kernel packages in the user's cache: looked up in Debian's index, fetched, and held against its sums at each use.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,7 +30,8 @@ pub(super) fn packages(kernel: &Kernel) -> Result<Vec<PathBuf>> {
     cache::make(&folder)?;
     let list = folder.join("packages.json");
     let stored = read(&list).and_then(|stored| verify(&folder, &stored).map(|()| stored));
-    let fresh = list.metadata().and_then(|list| list.modified()).is_ok_and(|time| time.elapsed().is_ok_and(|age| age < FRESH));
+    let fresh =
+        list.metadata().and_then(|list| list.modified()).is_ok_and(|time| time.elapsed().is_ok_and(|age| age < FRESH));
     let stored = match stored {
         Ok(stored) if fresh => stored,
         old => match fetch(kernel, &folder) {
@@ -72,13 +72,31 @@ fn fetch_from(archive: Archive, folder: &Path) -> Result<Vec<Stored>> {
         let one = Stored { file: stanza.file, sha256: stanza.sha256 };
         if verify(folder, std::slice::from_ref(&one)).is_err() {
             cmd::say("vm", format!("{} {}: fetching", stanza.package, stanza.version));
+            // apt completes a file that is too short, and takes any other for the right one.
+            let path = folder.join(&one.file);
+            if path.metadata().is_ok_and(|file| file.len() >= stanza.size) {
+                std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            }
             archive.download(&stanza.package, &stanza.version, folder)?;
             verify(folder, std::slice::from_ref(&one))?;
         }
         stored.push(one);
     }
     archive.close()?;
+    prune(folder, &stored)?;
     Ok(stored)
+}
+
+/// Removes the packages of earlier kernels.
+fn prune(folder: &Path, stored: &[Stored]) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let known = stored.iter().any(|one| path.ends_with(&one.file));
+        if !known && path.extension().is_some_and(|ending| ending == "deb") {
+            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The packages that hold the kernel: what [`PACKAGE`] leads to.
@@ -104,28 +122,25 @@ fn verify(folder: &Path, stored: &[Stored]) -> Result<()> {
         let path = folder.join(file);
         let sum = sum(&path).with_context(|| format!("cannot read {}", path.display()))?;
         if sum != *sha256 {
-            bail!("{} has the SHA-256 {sum}, the package index says {sha256}: remove the file and try again", path.display());
+            bail!(
+                "{} has the SHA-256 {sum}, the package index says {sha256}: remove the file and try again",
+                path.display()
+            );
         }
     }
     Ok(())
 }
 
 fn sum(path: &Path) -> std::io::Result<String> {
-    let mut sum = Sha256::new();
-    let mut file = File::open(path)?;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match std::io::Read::read(&mut file, &mut buffer)? {
-            0 => break,
-            length => sum.update(&buffer[..length]),
-        }
-    }
-    Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    // Some 30 MB: less than what unpacking it takes.
+    let sum = Sha256::digest(std::fs::read(path)?);
+    Ok(sum.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")))
 }
 
 fn read(list: &Path) -> Result<Vec<Stored>> {
     let list: Value = serde_json::from_slice(&std::fs::read(list)?)?;
-    let text = |row: &Value, key: &str| row[key].as_str().map(str::to_owned).with_context(|| format!("a row has no {key}"));
+    let text =
+        |row: &Value, key: &str| row[key].as_str().map(str::to_owned).with_context(|| format!("a row has no {key}"));
     let rows = list.as_array().context("the list of packages is an array")?;
     rows.iter().map(|row| Ok(Stored { file: text(row, "file")?, sha256: text(row, "sha256")? })).collect()
 }
@@ -142,7 +157,7 @@ mod tests {
     fn stanza(package: &str, depends: &[&str]) -> Stanza {
         let file = format!("{package}.deb");
         let depends = depends.iter().map(ToString::to_string).collect();
-        Stanza { package: package.to_owned(), version: "1".to_owned(), sha256: String::new(), file, depends }
+        Stanza { package: package.to_owned(), version: "1".to_owned(), sha256: String::new(), size: 0, file, depends }
     }
 
     #[test]
@@ -171,6 +186,9 @@ mod tests {
         verify(&folder, &right).unwrap();
         write(&folder.join("list"), &right).unwrap();
         assert_eq!(read(&folder.join("list")).unwrap(), right);
+        std::fs::write(folder.join("b.deb"), "of an earlier kernel").unwrap();
+        prune(&folder, &right).unwrap();
+        assert!(folder.join("a.deb").exists() && folder.join("list").exists() && !folder.join("b.deb").exists());
         std::fs::write(folder.join("a.deb"), "ab").unwrap();
         let error = verify(&folder, &right).unwrap_err().to_string();
         assert!(error.contains(abc) && error.contains("remove"), "{error}");
