@@ -10,7 +10,10 @@ pub const NOTES_VARIABLE: &str = "SYNFIN_TEST_NOTES";
 /// Keeps a note: one line, what it is about and what was found, parted by a tab.
 pub fn write(about: &str, found: &str) -> Result<()> {
     let Some(path) = env::var_os(NOTES_VARIABLE) else { return Ok(()) };
-    let mut file =
-        OpenOptions::new().create(true).append(true).open(&path).with_context(|| format!("opening {path:?}"))?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .with_context(|| format!("opening {}", path.display()))?;
     Ok(writeln!(file, "{about}\t{found}")?)
 }
