@@ -9,10 +9,12 @@
 //! Nothing is skipped: a suite that passes has looked.
 
 pub mod deadline;
+pub mod kernel;
 pub mod lines;
 pub mod load;
 pub mod need;
 pub mod netns;
+pub mod note;
 pub mod otlp;
 pub mod peer;
 pub mod procnet;
@@ -23,6 +25,7 @@ pub mod sock;
 pub mod stage;
 pub mod state;
 pub mod synfin;
+pub mod tracefs;
 pub mod tun;
 pub mod wire;
 pub mod witness;

@@ -1,18 +1,19 @@
 //! Plays scenarios before synfin and before the witnesses, and lists every disagreement.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::{
+    kernel,
     netns::Netns,
     recording::{Recording, step},
     scenario::{Ended, Expected, First, Owned, Scenario},
-    stage::{Family, Stage},
+    stage::{Family, Side, Stage},
     state::{
         Counts,
         State::{CloseWait, Closed, Established, Listen, SynReceived, SynSent},
     },
-    witness::{bpftrace, nstat::Counters},
+    witness::{Retransmits, Seen, nstat::Counters},
 };
 
 /// A scenario that was played.
@@ -40,47 +41,66 @@ impl Played {
         families.iter().map(|family| Stage::new(*family, scenario.link)).collect()
     }
 
-    fn sides(&self) -> impl Iterator<Item = (&Netns, &Counters)> {
-        self.stage.namespaces().into_iter().zip(&self.growth)
+    /// The sides of its stage, one for each namespace.
+    pub fn sides(&self) -> Vec<&Side> {
+        let mut sides = vec![&self.stage.client, &self.stage.server];
+        sides.dedup_by_key(|side| side.netns.inode());
+        sides
     }
 
-    /// bpftrace and the kernel's counters against what the scenario expects.
-    pub fn witnesses(&self, seen: &bpftrace::Seen) -> Vec<String> {
+    fn counted(&self) -> impl Iterator<Item = (&Side, &Counters)> {
+        self.sides().into_iter().zip(&self.growth)
+    }
+
+    /// The witness and the kernel's counters against what the scenario expects.
+    pub fn witnesses(&self, seen: &Seen) -> Result<Vec<String>> {
         let mut wrong = Vec::new();
         if seen.missed > 0 {
-            wrong.push(format!("bpftrace missed {} events by its own account", seen.missed));
+            wrong.push(format!("{} missed {} events by its own account", seen.witness, seen.missed));
         }
-        for (netns, growth) in self.sides() {
-            let (wanted, counts) = (self.wanted(netns), seen.of(netns));
-            if counts != wanted {
-                wrong.push(format!("{}: expected\n{wanted:?}but bpftrace saw\n{counts:?}", self.name));
+        for (side, growth) in self.counted() {
+            let (wanted, sums) = (self.wanted(&side.netns), seen.of(side));
+            let counts = &sums.transitions;
+            if *counts != wanted {
+                wrong.push(format!("{}: expected\n{wanted:?}but {} saw\n{counts:?}", self.name, seen.witness));
             }
-            let times = |map: &bpftrace::ByInode| map.get(&netns.inode()).copied().unwrap_or_default();
-            let again = times(&seen.retransmits) + times(&seen.syn_acks);
-            let rows = [("TcpOutRsts", times(&seen.resets_sent)), ("TcpRetransSegs", again)];
-            wrong.extend(self.compare("bpftrace", growth, rows.into_iter().chain(by_transitions(&counts))));
+            let mut rows = by_transitions(counts).to_vec();
+            if kernel::announces_every_reset()? {
+                rows.push(("TcpOutRsts", sums.resets_sent));
+            }
+            if seen.retransmits == Retransmits::Segments {
+                rows.push(("TcpRetransSegs", sums.retransmits + sums.syn_acks));
+            }
+            wrong.extend(self.compare(seen.witness, growth, rows));
         }
-        wrong
+        Ok(wrong)
     }
 
-    /// synfin against bpftrace, the kernel's counters and what the scenario expects.
-    pub fn synfin(&self, recording: &Recording, seen: &bpftrace::Seen) -> Result<Vec<String>> {
+    /// synfin against the witness, the kernel's counters and what the scenario expects.
+    pub fn synfin(&self, recording: &Recording, seen: &Seen) -> Result<Vec<String>> {
         let mut wrong = Vec::new();
-        for (netns, growth) in self.sides() {
-            let (counts, witnessed) = (recording.counts(netns)?, seen.of(netns));
-            if counts != witnessed {
-                wrong.push(format!("{}: bpftrace saw\n{witnessed:?}but synfin\n{counts:?}", self.name));
+        for (side, growth) in self.counted() {
+            let netns = &side.netns;
+            let (counts, sums) = (recording.counts(netns)?, seen.of(side));
+            if counts != sums.transitions {
+                let witnessed = &sums.transitions;
+                wrong.push(format!("{}: {} saw\n{witnessed:?}but synfin\n{counts:?}", self.name, seen.witness));
             }
-            let rows = [
-                ("TcpAttemptFails", recording.attempt_fails(netns)?),
-                ("TcpOutRsts", recording.resets(netns, "transmit")),
-                ("TcpRetransSegs", recording.segments(netns)),
-            ];
-            wrong.extend(self.compare("synfin", growth, rows.into_iter().chain(by_transitions(&counts))));
-            let received = seen.resets_received.get(&netns.inode()).copied().unwrap_or_default();
-            let reported = recording.resets(netns, "receive");
-            if reported != received {
-                wrong.push(format!("{}: bpftrace saw {received} RSTs received, synfin {reported}", self.name));
+            let mut rows = by_transitions(&counts).to_vec();
+            rows.push(("TcpAttemptFails", recording.attempt_fails(netns)?));
+            rows.push(("TcpRetransSegs", recording.segments(netns)));
+            let (sent, received) = (recording.resets(netns, "transmit"), recording.resets(netns, "receive"));
+            if kernel::announces_every_reset()? {
+                rows.push(("TcpOutRsts", sent));
+            }
+            wrong.extend(self.compare("synfin", growth, rows));
+            for (what, reported, witnessed) in
+                [("sent", sent, sums.resets_sent), ("received", received, sums.resets_received)]
+            {
+                if reported != witnessed {
+                    let witness = seen.witness;
+                    wrong.push(format!("{}: {witness} saw {witnessed} RSTs {what}, synfin {reported}", self.name));
+                }
             }
             let other_type = recording
                 .about("transition", netns)
@@ -96,7 +116,8 @@ impl Played {
     /// Connection lines against the ends that the scenario made: each end once and nothing else.
     pub fn connections(&self, recording: &Recording) -> Vec<String> {
         let mut wrong = Vec::new();
-        for (netns, _) in self.sides() {
+        for side in self.sides() {
+            let netns = &side.netns;
             let mut lines: Vec<&Value> = recording.about("connection", netns).collect();
             for ended in self.expected.ended.iter().filter(|ended| ended.netns == netns.inode()) {
                 match lines.iter().position(|line| fits(ended, line)) {
@@ -109,9 +130,24 @@ impl Played {
         wrong
     }
 
-    /// Sockets of the stage that bpftrace saw destroyed.
-    pub fn destroyed(&self, seen: &bpftrace::Seen) -> u64 {
-        self.sides().filter_map(|(netns, _)| seen.destroyed.get(&netns.inode())).sum()
+    /// Transitions that the witness saw and synfin did not; an error where synfin saw what was not there.
+    pub fn missing(&self, recording: &Recording, seen: &Seen) -> Result<u64> {
+        let mut missing = 0;
+        for side in self.sides() {
+            let (told, witnessed) = (recording.counts(&side.netns)?, seen.of(side).transitions);
+            for ((old, new), times) in told.iter() {
+                ensure!(
+                    times <= witnessed.get(old, new),
+                    "{}: synfin saw {times} times {} -> {}, {} saw\n{witnessed:?}",
+                    self.name,
+                    old.name(),
+                    new.name(),
+                    seen.witness
+                );
+            }
+            missing += witnessed.total() - told.total();
+        }
+        Ok(missing)
     }
 
     fn wanted(&self, netns: &Netns) -> Counts {

@@ -8,13 +8,16 @@ use std::{
 use anyhow::{Context as _, Result};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{deadline::PATIENCE, stage::Side};
+use crate::{
+    deadline::{PATIENCE, scaled},
+    stage::Side,
+};
 
 /// A TCP socket of the side's namespace and family; connect, accept, read and write on it give up after [`PATIENCE`].
 pub fn socket(side: &Side) -> Result<Socket> {
     let socket = side.netns.run(|| Socket::new(Domain::for_address(side.at(0)), Type::STREAM, Some(Protocol::TCP)))?;
-    socket.set_read_timeout(Some(PATIENCE))?; // of accept too
-    socket.set_write_timeout(Some(PATIENCE))?; // of connect too
+    socket.set_read_timeout(Some(scaled(PATIENCE)))?; // of accept too
+    socket.set_write_timeout(Some(scaled(PATIENCE)))?; // of connect too
     Ok(socket)
 }
 
@@ -49,8 +52,8 @@ pub fn connect(side: &Side, to: SocketAddr) -> Result<TcpStream> {
 /// Accepts a connection; it reads and writes with the same bounds.
 pub fn accept(listener: &TcpListener) -> Result<TcpStream> {
     let (stream, _) = listener.accept().context("accepting")?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(scaled(PATIENCE)))?;
+    stream.set_write_timeout(Some(scaled(PATIENCE)))?;
     Ok(stream)
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 /// A state of the kernel's `enum`, ordered as in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +45,26 @@ impl State {
             .find(|(state, _)| *state as u64 == number)
             .with_context(|| format!("{number} is no TCP state"))?;
         Ok(*state)
+    }
+
+    /// By the name that the kernel's trace prints: `TCP_FIN_WAIT1`.
+    pub fn from_trace(name: &str) -> Result<Self> {
+        let state = match name {
+            "TCP_ESTABLISHED" => Self::Established,
+            "TCP_SYN_SENT" => Self::SynSent,
+            "TCP_SYN_RECV" => Self::SynReceived,
+            "TCP_FIN_WAIT1" => Self::FinWait1,
+            "TCP_FIN_WAIT2" => Self::FinWait2,
+            "TCP_TIME_WAIT" => Self::TimeWait,
+            "TCP_CLOSE" => Self::Closed,
+            "TCP_CLOSE_WAIT" => Self::CloseWait,
+            "TCP_LAST_ACK" => Self::LastAck,
+            "TCP_LISTEN" => Self::Listen,
+            "TCP_CLOSING" => Self::Closing,
+            "TCP_NEW_SYN_RECV" => Self::NewSynReceived,
+            _ => bail!("{name:?} is no TCP state of the kernel's trace"),
+        };
+        Ok(state)
     }
 
     /// By the name of docs/EVENTS.md.

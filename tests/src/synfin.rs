@@ -51,6 +51,9 @@ impl Ended {
     }
 }
 
+/// Lets synfin stand on no better rung of the probe ladder than this one.
+pub const RUNG_VARIABLE: &str = "SYNFIN_TEST_MAX_RUNG";
+
 /// A command line of the binary under test, with nothing of the caller's OpenTelemetry or synfin environment.
 pub fn command(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<Command> {
     let mut command = Command::new(need::binary()?);
@@ -61,6 +64,11 @@ pub fn command(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result
         }
     }
     command.args(arguments).stdin(Stdio::null());
+    let attaches =
+        command.get_args().next().is_some_and(|first| ["run", "watch", "doctor"].map(OsStr::new).contains(&first));
+    if let Some(rung) = std::env::var_os(RUNG_VARIABLE).filter(|_| attaches) {
+        command.arg("--max-rung").arg(rung);
+    }
     Ok(command)
 }
 

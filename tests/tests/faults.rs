@@ -16,7 +16,7 @@ use synfin_tests::{
         State::{CloseWait, Closed, Established, FinWait1, FinWait2, LastAck, Listen},
     },
     synfin::{Synfin, command},
-    witness::bpftrace::attentive,
+    witness::attentive,
 };
 
 /// Transitions of one connection with both ends in the namespace, and of its listener's two.
@@ -32,9 +32,9 @@ fn full_ring() -> Result<()> {
         synfin.signal(Signal::SIGSTOP)?;
         load::connections(&stage, connections)?;
         synfin.signal(Signal::SIGCONT)?;
-        let seen = witness.stop()?.of(&stage.client.netns).total();
+        let seen = witness.stop()?.of(&stage.client).transitions.total();
         let recording = synfin.stop()?;
-        let wrong = format!("bpftrace saw {seen} transitions of {connections} connections");
+        let wrong = format!("the witness saw {seen} transitions of {connections} connections");
         Ok(if seen == connections * STEPS + 2 { Ok((stage, recording)) } else { Err(wrong) })
     })?;
 

@@ -18,7 +18,7 @@ use synfin_tests::{
     recording::Recording,
     state::{Counts, State},
     synfin::command,
-    witness::{bpftrace::attentive, nstat::Counters},
+    witness::{attentive, nstat::Counters},
 };
 use tempfile::TempDir;
 
@@ -51,7 +51,7 @@ fn nginx_under_wrk() -> Result<()> {
         let witnessed = witness.stop()?;
         watch.stop()?;
         let told = Told::read(&lines, &netns)?;
-        let seen = witnessed.of(&netns);
+        let seen = witnessed.in_netns(&netns).transitions;
         Ok(doubt(witnessed.missed, &seen, &growth, &told)?.map_or(Ok((growth, told)), Err))
     })?;
     assert!(growth.get("TcpActiveOpens") >= CONNECTIONS, "{growth:?}");

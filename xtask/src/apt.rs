@@ -1,4 +1,4 @@
-//! A private apt configuration: fetches one package of a newer Debian suite without touching the machine's own apt.
+//! A private apt configuration: fetches packages of other Debian suites without touching the machine's own apt.
 //!
 //! The mirror is the one that the machine already uses, with the keys that it already trusts.
 
@@ -26,7 +26,7 @@ pub(crate) fn available() -> bool {
 }
 
 /// The sources of the machine's distribution (not its security updates, not third parties).
-pub(crate) fn machine_sources() -> Vec<Source> {
+fn machine_sources() -> Vec<Source> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];
     let parts = std::fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten();
     let mut parts: Vec<PathBuf> = parts.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -115,15 +115,9 @@ fn parse_one_line(line: &str) -> Option<Source> {
 
 /// Fetches the package whose version begins with `version` followed by `+` or `-`, from the first of `suites` that has it.
 pub(crate) fn fetch(package: &str, version: &str, suites: &[&str]) -> Result<PathBuf> {
-    let sources = machine_sources();
-    if sources.is_empty() {
-        bail!(
-            "no Debian mirror in /etc/apt/sources.list or /etc/apt/sources.list.d: add one with the component `main`"
-        );
-    }
     let mut tried = Vec::new();
     for suite in suites {
-        for source in &sources {
+        for source in &sources()? {
             match fetch_from(source, suite, package, version) {
                 Ok(Some(file)) => return Ok(file),
                 Ok(None) => tried.push(format!("{suite}: has another version")),
@@ -135,23 +129,62 @@ pub(crate) fn fetch(package: &str, version: &str, suites: &[&str]) -> Result<Pat
 }
 
 fn fetch_from(source: &Source, suite: &str, package: &str, version: &str) -> Result<Option<PathBuf>> {
-    let home = cache::dir()?.join("apt").join(suite);
-    cache::remove(&home)?;
-    for folder in ["lists/partial", "cache/archives/partial"] {
-        cache::make(&home.join(folder))?;
-    }
-    let list = home.join("suite.sources");
-    std::fs::write(&list, source.stanza(suite)).with_context(|| format!("cannot write {}", list.display()))?;
-
     cmd::say("setup", format!("{package} {version}: looking in Debian's suite {suite}"));
-    cmd::capture(private("apt-get", &home).args(["update", "-o", "APT::Update::Error-Mode=any"]))?;
-    let offers = cmd::capture(private("apt-cache", &home).args(["madison", package]))?;
+    let archive = Archive::open(source, suite)?;
+    let offers = cmd::capture(private("apt-cache", &archive.home).args(["madison", package]))?;
     let Some(exact) = choose_version(&offers, version) else { return Ok(None) };
     cmd::say("setup", format!("{package} {exact}: fetching"));
-    cmd::capture(private("apt-get", &home).args(["download", &format!("{package}={exact}")]).current_dir(&home))?;
-    let fetched = std::fs::read_dir(&home)?.filter_map(|entry| Some(entry.ok()?.path()));
+    archive.download(package, &exact, &archive.home)?;
+    let fetched = std::fs::read_dir(&archive.home)?.filter_map(|entry| Some(entry.ok()?.path()));
     let package_file = fetched.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "deb"));
-    Ok(Some(package_file.with_context(|| format!("apt-get left no package in {}", home.display()))?))
+    Ok(Some(package_file.with_context(|| format!("apt-get left no package in {}", archive.home.display()))?))
+}
+
+/// The machine's sources, of which there must be one.
+pub(crate) fn sources() -> Result<Vec<Source>> {
+    let sources = machine_sources();
+    if sources.is_empty() {
+        bail!(
+            "no Debian mirror in /etc/apt/sources.list or /etc/apt/sources.list.d: add one with the component `main`"
+        );
+    }
+    Ok(sources)
+}
+
+/// The package index of one suite, freshly fetched into a folder of its own.
+pub(crate) struct Archive {
+    home: PathBuf,
+}
+
+impl Archive {
+    /// Fetches the index; apt checks its signature.
+    pub(crate) fn open(source: &Source, suite: &str) -> Result<Self> {
+        let home = cache::dir()?.join("apt").join(suite);
+        cache::remove(&home)?;
+        for folder in ["lists/partial", "cache/archives/partial"] {
+            cache::make(&home.join(folder))?;
+        }
+        let list = home.join("suite.sources");
+        std::fs::write(&list, source.stanza(suite)).with_context(|| format!("cannot write {}", list.display()))?;
+        cmd::capture(private("apt-get", &home).args(["update", "-o", "APT::Update::Error-Mode=any"]))?;
+        Ok(Self { home })
+    }
+
+    /// What the index says of the newest version of a package.
+    pub(crate) fn show(&self, package: &str) -> Result<String> {
+        cmd::capture(private("apt-cache", &self.home).args(["show", "--no-all-versions", package]))
+    }
+
+    /// Puts a package file into a folder; one that is there in part is completed.
+    pub(crate) fn download(&self, package: &str, version: &str, folder: &Path) -> Result<()> {
+        let exact = format!("{package}={version}");
+        cmd::capture(private("apt-get", &self.home).args(["download", &exact]).current_dir(folder)).map(drop)
+    }
+
+    /// Forgets the index, which is large and soon old.
+    pub(crate) fn close(self) -> Result<()> {
+        cache::remove(&self.home)
+    }
 }
 
 /// An apt program that reads and writes only below `home`.

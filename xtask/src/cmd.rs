@@ -96,10 +96,15 @@ pub(crate) fn show(command: &Command) -> String {
 
 /// Whether a program of this name is on the PATH or in the folders where administrators' tools live.
 pub(crate) fn on_path(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// Where that program is.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // A user's PATH often lacks the sbin folders, although sudo finds what is there.
     let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(sbin).any(|dir| dir.join(program).is_file())
+    std::env::split_paths(&path).chain(sbin).map(|dir| dir.join(program)).find(|path| path.is_file())
 }
 
 /// Whether this process may do everything (effective user 0).

@@ -1,9 +1,8 @@
 //! `cargo xtask lint`: all that a machine can judge about the sources. Every check runs, all failures are named at the end.
 
-use std::path::PathBuf;
+use anyhow::{Result, bail};
 
-use anyhow::{Context as _, Result, bail};
-
+use crate::build;
 use crate::cmd;
 use crate::deny;
 use crate::deps;
@@ -76,14 +75,6 @@ fn clippy_ebpf(target: &str) -> Result<()> {
         // aya-ebpf chooses the layout of registers by this.
         .env("CARGO_ENCODED_RUSTFLAGS", "--cfg=bpf_target_arch=\"x86_64\"")
         // A folder of its own: RUSTC_BOOTSTRAP makes build scripts run anew, and would do so at each change of sides.
-        .env("CARGO_TARGET_DIR", target_dir()?.join("lint-ebpf"));
+        .env("CARGO_TARGET_DIR", build::target_dir()?.join("lint-ebpf"));
     cmd::run(&mut clippy, CLIPPY_FIX)
-}
-
-/// Where cargo builds this work tree, asked from cargo because it can be configured in many places.
-fn target_dir() -> Result<PathBuf> {
-    let metadata = cmd::capture(cmd::cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
-    let metadata: serde_json::Value = serde_json::from_str(&metadata).context("`cargo metadata` gives no JSON")?;
-    let folder = metadata["target_directory"].as_str().context("`cargo metadata` names no target_directory")?;
-    Ok(PathBuf::from(folder))
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask`: set-up, build, run, test, lint and bench of synfin. One file for each command.
+//! `cargo xtask`: set-up, build, run, test, lint, bench and kernel matrix of synfin. One file for each command.
 
 mod apt;
 mod bench;
@@ -19,12 +19,13 @@ mod test;
 mod testbed;
 mod toolchain;
 mod uses;
+mod vm;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Set-up, build, run, test, lint and bench of synfin
+/// Set-up, build, run, test, lint, bench and kernel matrix of synfin
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask")]
 struct Cli {
@@ -40,6 +41,7 @@ enum Task {
     Test(test::Args),
     Lint(lint::Args),
     Bench(bench::Args),
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Lint(args) => lint::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Vm(args) => vm::run(&args),
     };
     if let Err(error) = done {
         cmd::say("xtask", format!("error: {error:#}"));

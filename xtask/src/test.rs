@@ -1,4 +1,4 @@
-//! `cargo xtask test`: unit tests, then the end-to-end tests with the built binary, with one sum at the end.
+//! `cargo xtask test`: unit tests, the end-to-end tests with the built binary, then the kernel matrix; one sum at the end.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -7,14 +7,14 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::build;
-use crate::build::Profile;
 use crate::cmd;
 use crate::results::Results;
 use crate::setup;
 use crate::stream;
 use crate::testbed;
+use crate::vm;
 
-/// Run the unit tests and the end-to-end tests (these as root)
+/// Run the unit tests, the end-to-end tests (these as root) and, where QEMU is at hand, the kernel matrix
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only the unit tests, which need no root
@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// Only the end-to-end tests, which need root
     #[arg(long, conflicts_with = "unit")]
     e2e: bool,
+    /// Without the kernel matrix (which is `cargo xtask vm` alone)
+    #[arg(long)]
+    no_vm: bool,
     /// What the test programs get: a filter, --nocapture, --test-threads=1, …
     #[arg(last = true, value_name = "ARGS")]
     words: Vec<OsString>,
@@ -38,6 +41,8 @@ struct Stage {
 const UNIT: Stage = Stage { name: "unit", prepare: || Ok(unit()) };
 /// The released binary against the kernel.
 const E2E: Stage = Stage { name: "e2e", prepare: e2e };
+
+const KERNEL_MATRIX: &str = "kernel matrix";
 
 /// Runs the command. A stage that fails does not keep the next one from running.
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -59,6 +64,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         sum += results;
     }
+    // A filter is about the tests of this machine.
+    let whole = !(args.unit || args.e2e || args.no_vm || chooses(&args.words));
+    if let Some(results) = whole.then(kernel_matrix).flatten() {
+        if results.executed() == 0 {
+            empty.push(KERNEL_MATRIX);
+        }
+        sum += results;
+    }
     verdict(sum, &empty, chooses(&args.words), &mut std::io::stdout())
 }
 
@@ -77,6 +90,18 @@ fn run_stage(stage: &Stage, words: &[OsString]) -> Result<Results> {
     Ok(results)
 }
 
+/// Real kernels, where this machine can emulate one.
+fn kernel_matrix() -> Option<Results> {
+    if let Some(why) = vm::missing() {
+        cmd::say("test", format!("{KERNEL_MATRIX}: NOT tested: {why}"));
+        return None;
+    }
+    Some(vm::test().unwrap_or_else(|error| {
+        cmd::say("test", format!("{KERNEL_MATRIX}: {error:#}"));
+        Results::failure()
+    }))
+}
+
 fn unit() -> Command {
     let mut cargo_test = cmd::cargo();
     cargo_test.args(["test", "--package", "synfin", "--package", "synfin-common", "--package", "xtask"]);
@@ -86,7 +111,8 @@ fn unit() -> Command {
 /// Only the test programs run as root, so that nothing in the target folder belongs to root.
 fn e2e() -> Result<Command> {
     testbed::setup()?;
-    let synfin = build::synfin(Profile::Release)?;
+    // As it is shipped, and as the kernel matrix boots it.
+    let synfin = build::static_synfin()?;
     let mut cargo_test = cmd::cargo();
     cargo_test.args(["test", "--package", "synfin-tests"]).env("SYNFIN_BIN", &synfin);
     let prefix =
