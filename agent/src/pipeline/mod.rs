@@ -5,6 +5,7 @@ mod run;
 mod stop;
 mod usage;
 mod watch;
+mod writer;
 
 use crate::config::{Config, RunOptions, WatchOptions};
 use crate::health::Probe;

@@ -1,12 +1,13 @@
 //! `synfin watch`: the stream of events on stdout.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 
 use super::engine::{Engine, Observer, Tick};
 use super::stop::Stop;
+use super::writer::Writer;
 use crate::clock::Clock;
 use crate::config::{Config, WatchOptions};
 use crate::event::Event;
@@ -20,7 +21,8 @@ pub(super) fn watch(config: &Config, options: &WatchOptions) -> anyhow::Result<(
     let stop = Stop::on_signals()?;
     let clock = Arc::new(Clock::default());
     let mut engine = Engine::start(config, Arc::clone(&clock))?;
-    let mut printer = Printer::new(options, Arc::clone(&clock), engine.reset_reasons());
+    let writer = Writer::start(io::stdout())?;
+    let mut printer = Printer::new(options, Arc::clone(&clock), engine.reset_reasons(), writer);
     printer.start(&engine);
     printer.flush()?;
     tracing::debug!("attached");
@@ -36,6 +38,7 @@ pub(super) fn watch(config: &Config, options: &WatchOptions) -> anyhow::Result<(
     let status = engine.finish(&mut printer);
     printer.end(&status);
     printer.flush()?;
+    printer.writer.finish()?;
     Ok(())
 }
 
@@ -47,11 +50,12 @@ struct Printer<'a> {
     out: BytesMut,
     text: String,
     lines: u64,
+    writer: Writer,
 }
 
 impl<'a> Printer<'a> {
-    fn new(options: &'a WatchOptions, clock: Arc<Clock>, reset_reasons: Arc<[String]>) -> Self {
-        Self { options, clock, reset_reasons, out: BytesMut::new(), text: String::new(), lines: 0 }
+    fn new(options: &'a WatchOptions, clock: Arc<Clock>, reset_reasons: Arc<[String]>, writer: Writer) -> Self {
+        Self { options, clock, reset_reasons, out: BytesMut::new(), text: String::new(), lines: 0, writer }
     }
 
     fn is_done(&self) -> bool {
@@ -105,16 +109,11 @@ impl<'a> Printer<'a> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let mut stdout = io::stdout().lock();
-        if !self.text.is_empty() {
-            stdout.write_all(self.text.as_bytes())?;
-            self.text.clear();
-        }
-        if !self.out.is_empty() {
-            stdout.write_all(&self.out)?;
-            self.out.clear();
-        }
-        stdout.flush()
+        self.writer.push(self.text.as_bytes())?;
+        self.text.clear();
+        self.writer.push(&self.out)?;
+        self.out.clear();
+        Ok(())
     }
 
     /// Whether the user wants to see this event. `--state` speaks of transitions, so that it leaves out all else.
