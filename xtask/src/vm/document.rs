@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::features::{FEATURES, Facts};
 use super::plan::RUNGS;
 use super::reports::{Reports, Run, Verdict};
@@ -96,10 +98,12 @@ fn probes(columns: &[Column<'_>]) -> String {
 
 /// Name, verdict and rung of each probe, as the doctor says them.
 fn probes_of(run: &Run) -> Vec<(&str, &str, &str)> {
-    let probes = run.doctor["probes"].as_array().into_iter().flatten();
-    probes
-        .filter_map(|probe| Some((probe["name"].as_str()?, probe["verdict"].as_str()?, probe["detail"].as_str()?)))
-        .collect()
+    run.doctor["probes"].as_array().into_iter().flatten().filter_map(probe).collect()
+}
+
+fn probe(probe: &Value) -> Option<(&str, &str, &str)> {
+    let text = |key: &str| probe[key].as_str();
+    Some((text("name")?, text("verdict")?, text("rung").or_else(|| text("detail")).unwrap_or_default()))
 }
 
 fn scenarios(columns: &[Column<'_>]) -> String {

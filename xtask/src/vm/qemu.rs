@@ -37,6 +37,8 @@ impl Machine<'_> {
         qemu.args([
             "-accel", "tcg", "-smp", "1", "-m", MEMORY_MIB, "-nic", "none", "-display", "none", "-monitor", "none",
         ]);
+        // Without cmpxchg16b: after it, TCG of QEMU 7.2 now and then lets a kernel die of a double fault in __kmalloc.
+        qemu.args(["-cpu", "qemu64,-cx16"]);
         // A kernel that panics restarts (panic=-1), and a machine that restarts ends.
         qemu.args(["-no-reboot", "-append", "console=ttyS0 loglevel=5 panic=-1", "-kernel"]).arg(self.image);
         qemu.arg("-initrd").arg(self.initramfs);
