@@ -4,6 +4,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use synfin_common::knobs::{Knobs, Offsets};
+use synfin_common::layout::Layouts;
 use synfin_common::tally::{TALLY_ROWS, TallyKey, lost};
 
 /// Records of [`synfin_common::event`]. The loader sets the size.
@@ -47,6 +48,10 @@ pub(crate) static OFFSETS: Offsets = Offsets::NONE;
 #[unsafe(no_mangle)]
 pub(crate) static KNOBS: Knobs = Knobs::NONE;
 
+/// Layouts of the classic tracepoints' records.
+#[unsafe(no_mangle)]
+pub(crate) static LAYOUTS: Layouts = Layouts::NONE;
+
 /// A switch of [`KNOBS`]. The read is volatile because the loader changes the value after the compiler has seen it; to
 /// the verifier it is a constant, since the map that holds it is frozen.
 macro_rules! knob {
@@ -62,7 +67,7 @@ macro_rules! offset {
     };
 }
 
-/// For [`knob`] and [`offset`] alone: `global` points into one of the two statics.
+/// A field of a global, for [`knob`], [`offset`] and the record's layout: `global` points into one of these statics.
 #[inline(always)]
 pub(crate) fn read(global: *const u32) -> u32 {
     // SAFETY: the callers pass the address of a field of a live static.

@@ -1,24 +1,46 @@
 //! `sock:inet_sock_set_state`: every change of a TCP state. Rate: about ten for each connection made here and closed.
 //! Sees all but minisocks (TIME_WAIT, request sockets), which have no transitions.
 
-use aya_ebpf::macros::btf_tracepoint;
-use aya_ebpf::programs::BtfTracePointContext;
+use aya_ebpf::EbpfContext;
+use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
+use aya_ebpf::programs::{BtfTracePointContext, RawTracePointContext, TracePointContext};
 use aya_log_ebpf::warn;
-use synfin_common::event::{Transition, TransitionDetail, flag, kind, state};
+use synfin_common::event::{Transition, TransitionDetail, kind, state};
 use synfin_common::tally::lost;
 
-use crate::sock::{Sock, TcpSock, store_task};
+use crate::maps::LAYOUTS;
+use crate::record::Record;
+use crate::rung::{Classic, Raw, Rung, TpBtf, TpBtfLean};
+use crate::sock::{Sock, TcpSock, cookie_flag, store_task};
 use crate::{admit, emit};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub(crate) fn state(ctx: BtfTracePointContext) -> i32 {
-    let sock = Sock(ctx.arg::<*const u8>(0));
-    let old = ctx.arg::<i32>(1) as u8;
-    let new = ctx.arg::<i32>(2) as u8;
+    body(&ctx, Sock { at: ctx.arg(0), rung: TpBtf }, ctx.arg::<u32>(1) as u8, ctx.arg::<u32>(2) as u8)
+}
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub(crate) fn state_lean(ctx: BtfTracePointContext) -> i32 {
+    body(&ctx, Sock { at: ctx.arg(0), rung: TpBtfLean }, ctx.arg::<u32>(1) as u8, ctx.arg::<u32>(2) as u8)
+}
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub(crate) fn state_raw(ctx: RawTracePointContext) -> i32 {
+    body(&ctx, Sock { at: ctx.arg(0), rung: Raw }, ctx.arg::<u32>(1) as u8, ctx.arg::<u32>(2) as u8)
+}
+
+#[tracepoint(category = "sock", name = "inet_sock_set_state")]
+pub(crate) fn state_tp(ctx: TracePointContext) -> i32 {
+    let record = Record::new(ctx.as_ptr().cast(), &LAYOUTS.inet_sock_set_state);
+    body(&ctx, Sock { at: record.sock(), rung: Classic(record) }, record.old(), record.new_state())
+}
+
+#[inline(always)]
+fn body<R: Rung>(ctx: &impl EbpfContext, sock: Sock<R>, old: u8, new: u8) -> i32 {
     let Some(tcp) = sock.tcp() else {
         if sock.is_tcp() {
             emit::count(lost::UNREADABLE);
-            warn!(&ctx, "a TCP socket went from state {} to {} but is not readable as one", old, new);
+            warn!(ctx, "a TCP socket went from state {} to {} but is not readable as one", old, new);
         }
         return 0;
     };
@@ -31,7 +53,7 @@ pub(crate) fn state(ctx: BtfTracePointContext) -> i32 {
     // The cookie that a child has here is not the one that it keeps, see flag::COOKIE.
     if !(old == state::LISTEN && new == state::SYN_RECV) {
         cookie = sock.cookie();
-        flags |= flag::COOKIE;
+        flags |= cookie_flag(cookie);
     }
     let change = Change { tcp, cookie, old, new, err };
     if new == state::ESTABLISHED || new == state::CLOSE {
@@ -48,15 +70,15 @@ pub(crate) fn state(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-struct Change {
-    tcp: TcpSock,
+struct Change<R> {
+    tcp: TcpSock<R>,
     cookie: u64,
     old: u8,
     new: u8,
     err: u16,
 }
 
-impl Change {
+impl<R: Rung> Change<R> {
     /// Writes all but the header.
     #[inline(always)]
     fn store(&self, to: *mut Transition) {
@@ -67,7 +89,7 @@ impl Change {
             (&raw mut (*to).old).write(self.old);
             (&raw mut (*to).new).write(self.new);
             (&raw mut (*to).err).write(self.err);
-            store_task(&raw mut (*to).pid, &raw mut (*to).comm);
+            store_task::<R>(&raw mut (*to).pid, &raw mut (*to).comm);
         }
     }
 }
