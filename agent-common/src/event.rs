@@ -42,6 +42,8 @@ pub mod flag {
     pub const ORPHAN: u16 = 1 << 3;
     /// The retransmitted segment carries SYN.
     pub const SYN: u16 = 1 << 4;
+    /// Neither `sk_err` nor the flags above could be read, because the kernel's types are not known.
+    pub const BLIND: u16 = 1 << 5;
 }
 
 /// Kernel states (`include/net/tcp_states.h`), as they appear in `old`, `new` and `state`.

@@ -11,6 +11,9 @@ pub const ABSENT: u32 = u32::MAX;
 /// this large: contexts, map values and the stack are smaller.
 pub const MAGIC_OFFSET: usize = 0x4000;
 
+/// The programs ask for a field by a move of this plus the field's index; the loader puts 1 there, or 0.
+pub const MAGIC_PRESENCE: i32 = 0x5359_4e00;
+
 /// See [`MAGIC_OFFSET`].
 pub const FIELD_SHIFT: u32 = 4;
 
@@ -21,9 +24,10 @@ pub struct Field {
     pub root: &'static str,
     /// Members from there on, separated by dots.
     pub path: &'static str,
-    /// Size in bytes that the programs load; another size in the kernel is an error, not a guess.
+    /// Size in bytes that the programs load; a field of another size is another field.
     pub size: u32,
-    /// Without this field the programs cannot work; the others read as 0 where they are [`ABSENT`].
+    /// Without this field the programs cannot say whose connection a socket is; the others read as 0, unknown, where they
+    /// are [`ABSENT`]. A classic tracepoint says it in its record.
     pub required: bool,
 }
 
@@ -66,42 +70,43 @@ offsets! {
     skc_num: "sock_common"."skc_num", 2, required;
     skc_family: "sock_common"."skc_family", 2, required;
     skc_state: "sock_common"."skc_state", 1, required;
-    skc_net: "sock_common"."skc_net.net", 8, required;
+    skc_net: "sock_common"."skc_net.net", 8, optional;
     skc_v6_daddr: "sock_common"."skc_v6_daddr", 16, optional;
     skc_v6_rcv_saddr: "sock_common"."skc_v6_rcv_saddr", 16, optional;
-    skc_cookie: "sock_common"."skc_cookie", 8, required;
-    skc_flags: "sock_common"."skc_flags", 8, required;
-    sk_err: "sock"."sk_err", 4, required;
+    skc_cookie: "sock_common"."skc_cookie", 8, optional;
+    skc_flags: "sock_common"."skc_flags", 8, optional;
+    sk_err: "sock"."sk_err", 4, optional;
     sk_protocol: "sock"."sk_protocol", 2, required;
-    sk_lock_owned: "sock"."sk_lock.owned", 4, required;
+    sk_lock_owned: "sock"."sk_lock.owned", 4, optional;
     sk_cgroup: "sock"."sk_cgrp_data.cgroup", 8, optional;
+    sk_cgroup_val: "sock"."sk_cgrp_data.val", 8, optional;
     cgroup_kn: "cgroup"."kn", 8, optional;
     kernfs_id: "kernfs_node"."id", 8, optional;
-    net_inum: "net"."ns.inum", 4, required;
+    net_inum: "net"."ns.inum", 4, optional;
     inet_sport: "inet_sock"."inet_sport", 2, required;
     ca_state: "inet_connection_sock"."icsk_ca_state", 1, optional;
-    srtt_us: "tcp_sock"."srtt_us", 4, required;
-    mdev_us: "tcp_sock"."mdev_us", 4, required;
-    bytes_acked: "tcp_sock"."bytes_acked", 8, required;
-    bytes_received: "tcp_sock"."bytes_received", 8, required;
+    srtt_us: "tcp_sock"."srtt_us", 4, optional;
+    mdev_us: "tcp_sock"."mdev_us", 4, optional;
+    bytes_acked: "tcp_sock"."bytes_acked", 8, optional;
+    bytes_received: "tcp_sock"."bytes_received", 8, optional;
     bytes_sent: "tcp_sock"."bytes_sent", 8, optional;
     bytes_retrans: "tcp_sock"."bytes_retrans", 8, optional;
-    segs_out: "tcp_sock"."segs_out", 4, required;
-    segs_in: "tcp_sock"."segs_in", 4, required;
-    total_retrans: "tcp_sock"."total_retrans", 4, required;
-    snd_cwnd: "tcp_sock"."snd_cwnd", 4, required;
-    snd_una: "tcp_sock"."snd_una", 4, required;
-    rcv_nxt: "tcp_sock"."rcv_nxt", 4, required;
-    snd_nxt: "tcp_sock"."snd_nxt", 4, required;
+    segs_out: "tcp_sock"."segs_out", 4, optional;
+    segs_in: "tcp_sock"."segs_in", 4, optional;
+    total_retrans: "tcp_sock"."total_retrans", 4, optional;
+    snd_cwnd: "tcp_sock"."snd_cwnd", 4, optional;
+    snd_una: "tcp_sock"."snd_una", 4, optional;
+    rcv_nxt: "tcp_sock"."rcv_nxt", 4, optional;
+    snd_nxt: "tcp_sock"."snd_nxt", 4, optional;
     rcv_ooopack: "tcp_sock"."rcv_ooopack", 4, optional;
-    skb_cb: "sk_buff"."cb", 48, required;
-    skb_dev: "sk_buff"."dev", 8, required;
-    cb_gso_segs: "tcp_skb_cb"."tcp_gso_segs", 2, required;
-    cb_tcp_flags: "tcp_skb_cb"."tcp_flags", 0, required;
-    dev_net: "net_device"."nd_net.net", 8, required;
-    task_tgid: "task_struct"."tgid", 4, required;
-    task_leader: "task_struct"."group_leader", 8, required;
-    task_comm: "task_struct"."comm", 16, required;
+    skb_cb: "sk_buff"."cb", 48, optional;
+    skb_dev: "sk_buff"."dev", 8, optional;
+    cb_gso_segs: "tcp_skb_cb"."tcp_gso_segs", 2, optional;
+    cb_tcp_flags: "tcp_skb_cb"."tcp_flags", 0, optional;
+    dev_net: "net_device"."nd_net.net", 8, optional;
+    task_tgid: "task_struct"."tgid", 4, optional;
+    task_leader: "task_struct"."group_leader", 8, optional;
+    task_comm: "task_struct"."comm", 16, optional;
 }
 
 /// Bits of [`Knobs::filters`]: which filters are on.

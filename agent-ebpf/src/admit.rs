@@ -4,6 +4,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use synfin_common::knobs::filter;
 
 use crate::maps::{FILTER_EXCLUDED, FILTER_NETNS, FILTER_ONE_NETNS, FILTER_PEERS, FILTER_PORTS, knob};
+use crate::rung::Rung;
 use crate::sock::Sock;
 
 /// Whether the user wants to see this namespace.
@@ -34,7 +35,7 @@ fn is_loopback(addr: &[u8; 16]) -> bool {
 /// known at LISTEN → SYN_RECV before 6.17, so that a filter on peers drops that one transition there; the ledger takes
 /// the next one for its birth.
 #[inline(always)]
-pub(crate) fn connection(sock: Sock, local_port: u16) -> bool {
+pub(crate) fn connection<R: Rung>(sock: Sock<R>, local_port: u16) -> bool {
     let filters = knob!(filters);
     if filters & (filter::NETNS | filter::ONE_NETNS) != 0 && !netns(sock.netns()) {
         return false;

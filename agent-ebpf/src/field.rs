@@ -4,7 +4,7 @@
 
 use core::arch::asm;
 
-use synfin_common::knobs::{ABSENT, FIELD_SHIFT, FIELDS, MAGIC_OFFSET};
+use synfin_common::knobs::{FIELD_SHIFT, FIELDS, MAGIC_OFFSET, MAGIC_PRESENCE};
 
 use crate::maps::{OFFSETS, read};
 
@@ -17,32 +17,49 @@ macro_rules! field {
 
 pub(crate) use field;
 
-/// The field with this index in [`synfin_common::knobs::FIELDS`].
+/// The field with this index in [`FIELDS`].
 #[derive(Clone, Copy)]
 pub(crate) struct Field<const INDEX: usize>;
 
 impl<const INDEX: usize> Field<INDEX> {
-    /// Whether this kernel has it.
+    /// Whether this kernel has it: a move of a mark, which the loader replaces by 1 or 0.
     #[inline(always)]
     pub(crate) fn is_present(self) -> bool {
         const { assert!(INDEX < FIELDS.len()) };
-        read((&raw const OFFSETS).cast::<u32>().wrapping_add(INDEX)) != ABSENT
+        let present: u64;
+        // SAFETY: it sets one register.
+        unsafe {
+            asm!(
+                "{present} = {mark}",
+                present = lateout(reg) present,
+                mark = const MAGIC_PRESENCE + INDEX as i32,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        present != 0
     }
 
-    /// Loads the field, or the part of it that starts `DELTA` bytes on.
+    /// Its offset, [`ABSENT`](synfin_common::knobs::ABSENT) where this kernel does not have it. A load from a global: for those
+    /// who must compute an address.
+    #[inline(always)]
+    pub(crate) fn offset(self) -> u32 {
+        const { assert!(INDEX < FIELDS.len()) };
+        read((&raw const OFFSETS).cast::<u32>().wrapping_add(INDEX))
+    }
+
+    /// Loads the field, or the part of it that starts `DELTA` bytes on; 0 bits where this kernel does not have it.
     ///
     /// One instruction with a mark for an offset, which the loader replaces: the verifier sees `pointer + constant`, accepts it
-    /// as a typed load, and the CPU executes no more than that. Where the kernel has no such field, the loader puts a move
-    /// of 0 there.
+    /// as a typed load, and the CPU executes no more than that.
     #[inline(always)]
     pub(crate) fn load<T: Scalar, const DELTA: usize>(self, base: *const u8) -> T {
-        const { assert!(DELTA < 1 << FIELD_SHIFT) };
+        const { assert!(INDEX < FIELDS.len() && DELTA < 1 << FIELD_SHIFT) };
         T::load::<INDEX, DELTA>(base)
     }
 }
 
 /// What one instruction loads.
-pub(crate) trait Scalar: Copy {
+pub(crate) trait Scalar: Copy + Default {
     fn load<const INDEX: usize, const DELTA: usize>(base: *const u8) -> Self;
 }
 

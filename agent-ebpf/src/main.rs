@@ -1,5 +1,6 @@
 //! The kernel side of synfin. `probes/` holds a file for each tracepoint; all reading of kernel structs is in
-//! [`sock`], all writing to the ring in [`emit`], all maps in [`maps`], all filters in [`admit`].
+//! [`sock`], all writing to the ring in [`emit`], all maps in [`maps`], all filters in [`admit`]. Each probe is written
+//! once and has an entry point for each [`rung`] of the ladder.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -7,7 +8,6 @@
 #![expect(clippy::inline_always, reason = "the verifier follows a typed pointer through one function, not into a call")]
 #![expect(clippy::needless_pass_by_value, reason = "aya's macros hand the context over by value")]
 #![expect(clippy::cast_ptr_alignment, reason = "BPF loads and stores of kernel fields are as aligned as the kernel's")]
-#![expect(clippy::cast_sign_loss, reason = "a state is a small positive int in the kernel")]
 
 mod admit;
 mod emit;
@@ -15,6 +15,9 @@ mod field;
 mod lane;
 mod maps;
 mod probes;
+mod read;
+mod record;
+mod rung;
 mod sock;
 
 /// Nothing here can panic: the verifier would refuse the endless loop if this were reachable.

@@ -8,6 +8,7 @@ use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use synfin_common::knobs::{Knobs, Offsets};
 use synfin_common::lane::{Lane, SLOT};
+use synfin_common::layout::Layouts;
 use synfin_common::tally::{TALLY_ROWS, TallyKey, lost};
 
 /// Heads of the lanes, by CPU. The loader sets the number. `BPF_F_MMAPABLE`: the agent reads without system calls.
@@ -59,6 +60,10 @@ pub(crate) static OFFSETS: Offsets = Offsets::NONE;
 #[unsafe(no_mangle)]
 pub(crate) static KNOBS: Knobs = Knobs::NONE;
 
+/// Layouts of the classic tracepoints' records.
+#[unsafe(no_mangle)]
+pub(crate) static LAYOUTS: Layouts = Layouts::NONE;
+
 /// A switch of [`KNOBS`]. The read is volatile because the loader changes the value after the compiler has seen it; to
 /// the verifier it is a constant, since the map that holds it is frozen.
 macro_rules! knob {
@@ -67,7 +72,7 @@ macro_rules! knob {
     };
 }
 
-/// For [`knob`] and `field.rs`: `global` points into one of the two statics.
+/// A word of a global, for [`knob`], `field` and `record`: `global` points into one of these statics.
 #[inline(always)]
 pub(crate) fn read(global: *const u32) -> u32 {
     // SAFETY: the callers pass the address of a field of a live static.

@@ -1,33 +1,26 @@
-//! All reading of kernel structs: typed loads of [`field`](crate::field)s.
+//! All reading of kernel structs, written once for every rung of the ladder: the [`field`](crate::field)s are those of the
+//! running kernel, the way of reading is the rung's.
 //!
-//! In a `tp_btf` program the verifier knows the type behind a pointer and accepts `pointer + constant` as a load of the field
-//! that lies there, if offset and size match one. Such a load cannot fault. Through the pointer that the tracepoint
-//! hands over it is a plain load; through any other the kernel guards it by seven instructions more.
+//! Where the kernel's types are not known, all fields are absent. Then the record of a classic tracepoint answers what it
+//! can, and the rest reads as 0: unknown.
+
+use core::marker::PhantomData;
 
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_get_socket_cookie,
-    bpf_skc_to_tcp_sock,
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf,
+    bpf_get_socket_cookie, bpf_skc_to_tcp_sock,
 };
 use synfin_common::event::{Endpoints, Measures, flag, state};
 
 use crate::field::{Field, Scalar, field};
 use crate::maps::knob;
+use crate::read::{Probed, Read};
+use crate::record::{Record, mapped};
+use crate::rung::Rung;
 
 const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const ECONNABORTED: u16 = 103;
-
-/// Loads a field of type `T` behind a kernel pointer; 0 bits where the kernel has no such field.
-#[inline(always)]
-fn load<T: Scalar, const INDEX: usize>(base: *const u8, field: Field<INDEX>) -> T {
-    field.load::<T, 0>(base)
-}
-
-/// Follows a pointer field that is present.
-#[inline(always)]
-fn follow<const INDEX: usize>(base: *const u8, field: Field<INDEX>) -> *const u8 {
-    field.load::<u64, 0>(base) as *const u8
-}
 
 /// Writes a `struct in6_addr`, or an IPv4 address as v4-mapped, without a detour over the stack.
 #[inline(always)]
@@ -42,28 +35,42 @@ fn store_address(to: *mut [u8; 16], words: [u32; 4]) {
     }
 }
 
-/// Loads a `struct in6_addr`.
+/// Inode number of the network namespace that the pointer in `net` leads to, 0 where unknown.
 #[inline(always)]
-fn in6<const INDEX: usize>(base: *const u8, field: Field<INDEX>) -> [u32; 4] {
-    [field.load::<_, 0>(base), field.load::<_, 4>(base), field.load::<_, 8>(base), field.load::<_, 12>(base)]
+fn netns<R: Read, const INDEX: usize>(base: *const u8, net: Field<INDEX>) -> u32 {
+    if !net.is_present() || !field!(net_inum).is_present() {
+        return 0;
+    }
+    R::load(R::follow(base, net), field!(net_inum))
 }
 
-/// An IPv4 address (network order) as v4-mapped IPv6.
-#[inline(always)]
-fn mapped<const INDEX: usize>(base: *const u8, field: Field<INDEX>) -> [u32; 4] {
-    [0, 0, 0x0000_ffff_u32.to_be(), load(base, field)]
-}
-
-/// Any socket that a tracepoint hands over: `struct sock *`, trusted, not NULL. Only the fields of `sock_common` may be
-/// read through it, because it may be a minisock.
+/// Any socket that a tracepoint hands over: `struct sock *`, not NULL. If it may be a minisock, only the fields of
+/// `sock_common` may be read through it.
 #[derive(Clone, Copy)]
-pub(crate) struct Sock(pub(crate) *const u8);
+pub(crate) struct Sock<R> {
+    pub(crate) at: *const u8,
+    pub(crate) rung: R,
+}
 
-impl Sock {
+impl<R: Rung> Sock<R> {
+    #[inline(always)]
+    fn load<T: Scalar, const INDEX: usize>(self, field: Field<INDEX>) -> T {
+        R::Kernel::load(self.at, field)
+    }
+
+    /// A field, or what the tracepoint's record says of it where the kernel's types are not known.
+    #[inline(always)]
+    fn known<T: Scalar, const INDEX: usize>(self, field: Field<INDEX>, recorded: impl FnOnce(Record) -> T) -> T {
+        match self.rung.record_for(field) {
+            Some(record) => recorded(record),
+            None => self.load(field),
+        }
+    }
+
     /// Kernel state, [`state::TIME_WAIT`] and [`state::NEW_SYN_RECV`] for minisocks.
     #[inline(always)]
     pub(crate) fn state(self) -> u8 {
-        load(self.0, field!(skc_state))
+        self.known(field!(skc_state), Record::state)
     }
 
     #[inline(always)]
@@ -75,81 +82,108 @@ impl Sock {
     /// Inode number of the network namespace.
     #[inline(always)]
     pub(crate) fn netns(self) -> u32 {
-        load(follow(self.0, field!(skc_net)), field!(net_inum))
+        netns::<R::Kernel, _>(self.at, field!(skc_net))
     }
 
-    /// Local port in host order.
+    /// Local port in host order, 0 at close: the kernel gives an ephemeral port back before it reports the state
+    /// (`inet_put_port`), see [`TcpSock::local_port`].
     #[inline(always)]
     pub(crate) fn num(self) -> u16 {
-        load(self.0, field!(skc_num))
+        self.known(field!(skc_num), Record::local_port)
+    }
+
+    /// The same for a socket that enters SYN_SENT, 0 unless it is bound. A tracepoint's record may name the port of an earlier
+    /// connection on this socket.
+    #[inline(always)]
+    pub(crate) fn bound_port(self) -> u16 {
+        self.load(field!(skc_num))
+    }
+
+    /// Peer port in host order.
+    #[inline(always)]
+    pub(crate) fn peer_port(self) -> u16 {
+        match self.rung.record_for(field!(skc_dport)) {
+            Some(record) => record.peer_port(),
+            None => u16::from_be(self.load(field!(skc_dport))),
+        }
     }
 
     #[inline(always)]
     pub(crate) fn family(self) -> u16 {
-        load(self.0, field!(skc_family))
-    }
-
-    #[inline(always)]
-    pub(crate) fn is_tcp(self) -> bool {
-        load::<u16, _>(self.0, field!(sk_protocol)) == IPPROTO_TCP
-    }
-
-    /// Writes the connection as the kernel knows it now. `local_port` is [`Sock::num`] or [`TcpSock::local_port`].
-    #[inline(always)]
-    pub(crate) fn store_ends(self, to: *mut Endpoints, cookie: u64, local_port: u16) {
-        let family = self.family();
-        // SAFETY: `to` is a slot for the whole struct; every field of it is written.
-        unsafe {
-            if family == AF_INET6 {
-                store_address(&raw mut (*to).local, in6(self.0, field!(skc_v6_rcv_saddr)));
-                store_address(&raw mut (*to).peer, in6(self.0, field!(skc_v6_daddr)));
-            } else {
-                store_address(&raw mut (*to).local, mapped(self.0, field!(skc_rcv_saddr)));
-                store_address(&raw mut (*to).peer, mapped(self.0, field!(skc_daddr)));
-            }
-            (&raw mut (*to).id).write(cookie);
-            (&raw mut (*to).sock).write(self.0 as u64);
-            (&raw mut (*to).local_port).write(local_port);
-            (&raw mut (*to).peer_port).write(self.peer_port());
-            (&raw mut (*to).netns).write(self.netns());
-            (&raw mut (*to).family).write(family);
-            let pad = (&raw mut (*to).pad).cast::<u16>();
-            pad.write(0);
-            pad.add(1).cast::<u32>().write(0);
-        }
+        self.known(field!(skc_family), Record::family)
     }
 
     /// Peer address, v4-mapped for IPv4.
     #[inline(always)]
     pub(crate) fn peer(self) -> [u8; 16] {
         let mut peer = [0; 16];
-        if self.family() == AF_INET6 {
-            store_address(&raw mut peer, in6(self.0, field!(skc_v6_daddr)));
+        if let Some(record) = self.rung.record_for(field!(skc_daddr)) {
+            store_address(&raw mut peer, record.peer());
+        } else if self.family() == AF_INET6 {
+            store_address(&raw mut peer, R::Kernel::in6(self.at, field!(skc_v6_daddr)));
         } else {
-            store_address(&raw mut peer, mapped(self.0, field!(skc_daddr)));
+            store_address(&raw mut peer, mapped(self.load(field!(skc_daddr))));
         }
         peer
     }
 
-    /// Peer port in host order.
+    /// Writes the connection as the kernel knows it now.
     #[inline(always)]
-    pub(crate) fn peer_port(self) -> u16 {
-        u16::from_be(load(self.0, field!(skc_dport)))
+    pub(crate) fn store_ends(self, to: *mut Endpoints, cookie: u64, local_port: u16) {
+        let family = self.family();
+        // SAFETY: `to` is a slot for the whole struct; every field of it is written.
+        unsafe {
+            if let Some(record) = self.rung.record_for(field!(skc_daddr)) {
+                store_address(&raw mut (*to).local, record.local());
+                store_address(&raw mut (*to).peer, record.peer());
+            } else if family == AF_INET6 {
+                store_address(&raw mut (*to).local, R::Kernel::in6(self.at, field!(skc_v6_rcv_saddr)));
+                store_address(&raw mut (*to).peer, R::Kernel::in6(self.at, field!(skc_v6_daddr)));
+            } else {
+                store_address(&raw mut (*to).local, mapped(self.load(field!(skc_rcv_saddr))));
+                store_address(&raw mut (*to).peer, mapped(self.load(field!(skc_daddr))));
+            }
+            (&raw mut (*to).id).write(cookie);
+            (&raw mut (*to).sock).write(self.at as u64);
+            (&raw mut (*to).local_port).write(local_port);
+            (&raw mut (*to).peer_port).write(self.peer_port());
+            (&raw mut (*to).netns).write(self.netns());
+            (&raw mut (*to).family).write(family);
+            // In pieces that are aligned: as an array it would become a call of memset.
+            let pad = (&raw mut (*to).pad).cast::<u16>();
+            pad.write(0);
+            pad.add(1).cast::<u32>().write(0);
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_tcp(self) -> bool {
+        // The tracepoints of TCP alone have no protocol in their record.
+        self.known(field!(sk_protocol), |record| record.protocol().unwrap_or(IPPROTO_TCP)) == IPPROTO_TCP
     }
 
     /// `sk_err`.
     #[inline(always)]
     pub(crate) fn err(self) -> u16 {
-        load::<u32, _>(self.0, field!(sk_err)) as u16
+        self.load::<u32, _>(field!(sk_err)) as u16
     }
 
     /// cgroup v2 id, 0 where unknown.
     #[inline(always)]
     pub(crate) fn cgroup(self) -> u64 {
-        if !field!(sk_cgroup).is_present() || !field!(cgroup_kn).is_present() || !field!(kernfs_id).is_present() {
+        let (cgroup, kn, id) = (field!(sk_cgroup), field!(cgroup_kn), field!(kernfs_id));
+        if !kn.is_present() || !id.is_present() {
             return 0;
         }
-        load(follow(follow(self.0, field!(sk_cgroup)), field!(cgroup_kn)), field!(kernfs_id))
+        if cgroup.is_present() {
+            return R::Kernel::load(R::Kernel::follow(R::Kernel::follow(self.at, cgroup), kn), id);
+        }
+        // Until 5.14: the pointer shares its word with the net_cls class, and its low bits say which of the two it is.
+        match self.load::<u64, _>(field!(sk_cgroup_val)) {
+            0 => 0,
+            val if val & 3 != 0 => 0,
+            val => Probed::load(Probed::follow(val as *const u8, kn), id),
+        }
     }
 
     /// [`flag`]s of a transition to `new`.
@@ -158,10 +192,13 @@ impl Sock {
         let mut flags = 0;
         // A task in its own context takes the lock with `owned` (lock_sock); a softirq takes the spin lock only. So the
         // current task uses this socket, unless it is one that aborts other people's sockets (tcp_abort, `ss -K`).
-        if load::<u32, _>(self.0, field!(sk_lock_owned)) == 1 && !(new == state::CLOSE && err == ECONNABORTED) {
+        if self.load::<u32, _>(field!(sk_lock_owned)) == 1 && !(new == state::CLOSE && err == ECONNABORTED) {
             flags |= flag::OWNER_CONTEXT;
         }
-        let sk_flags = load::<u64, _>(self.0, field!(skc_flags)) as u32;
+        if !field!(skc_flags).is_present() {
+            return flags | flag::BLIND;
+        }
+        let sk_flags = self.load::<u64, _>(field!(skc_flags)) as u32;
         if sk_flags & knob!(sock_done) != 0 {
             flags |= flag::FIN_RECEIVED;
         }
@@ -171,124 +208,160 @@ impl Sock {
         flags
     }
 
-    /// The socket as a full TCP socket; none for other protocols (MPTCP's parent socket is 262) and minisocks.
-    #[inline(always)]
-    pub(crate) fn tcp(self) -> Option<TcpSock> {
-        // SAFETY: the helper takes any socket pointer and answers NULL where it is no TCP socket.
-        let tcp = unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) };
-        (!tcp.is_null()).then_some(TcpSock(tcp.cast()))
-    }
-
-    /// Socket cookie, made now if the socket has none yet.
+    /// Socket cookie, made now if the socket has none yet and the kernel lets a program make one; else 0.
     #[inline(always)]
     pub(crate) fn cookie(self) -> u64 {
-        match load(self.0, field!(skc_cookie)) {
+        match self.load(field!(skc_cookie)) {
             // SAFETY: the helper takes any socket pointer.
-            0 => unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) },
+            0 if R::HELPERS => unsafe { bpf_get_socket_cookie(self.at.cast_mut().cast()) },
             // Most transitions find it there: a load is cheaper than the helper.
             cookie => cookie,
         }
     }
+
+    /// The socket as a full TCP socket; none for other protocols (MPTCP's parent socket is 262) and minisocks.
+    #[inline(always)]
+    pub(crate) fn tcp(self) -> Option<TcpSock<R>> {
+        if !R::TYPED {
+            return (self.is_tcp() && !self.is_minisock()).then_some(TcpSock { sock: self, tcp: self.at });
+        }
+        // SAFETY: the helper takes any socket pointer and answers NULL where it is no TCP socket.
+        let tcp = unsafe { bpf_skc_to_tcp_sock(self.at.cast_mut().cast()) };
+        (!tcp.is_null()).then_some(TcpSock { sock: self, tcp: tcp.cast() })
+    }
 }
 
-/// A full TCP socket: all of `struct tcp_sock` may be read.
-#[derive(Clone, Copy)]
-pub(crate) struct TcpSock(*const u8);
+/// The flag that says whether a record's id is a cookie.
+#[inline(always)]
+pub(crate) fn cookie_flag(cookie: u64) -> u16 {
+    if cookie == 0 { 0 } else { flag::COOKIE }
+}
 
-impl TcpSock {
-    /// Local port of `sock`, which is this socket, in host order.
+/// A full TCP socket: the fields of `struct tcp_sock` may be read too.
+#[derive(Clone, Copy)]
+pub(crate) struct TcpSock<R> {
+    sock: Sock<R>,
+    tcp: *const u8,
+}
+
+impl<R: Rung> TcpSock<R> {
     #[inline(always)]
-    pub(crate) fn local_port(self, sock: Sock) -> u16 {
-        match sock.num() {
-            // At close the kernel gives an ephemeral port back before it reports the state (inet_put_port).
-            0 => u16::from_be(load(self.0, field!(inet_sport))),
-            port => port,
+    fn load<T: Scalar, const INDEX: usize>(self, field: Field<INDEX>) -> T {
+        R::Kernel::load(self.tcp, field)
+    }
+
+    /// Local port in host order, also when the socket has given it back.
+    #[inline(always)]
+    pub(crate) fn local_port(self) -> u16 {
+        let port = self.sock.num();
+        if port != 0 || !field!(inet_sport).is_present() {
+            return port;
         }
+        u16::from_be(self.load(field!(inet_sport)))
     }
 
     /// Writes what the kernel measured so far.
     #[inline(always)]
     pub(crate) fn store_measures(self, to: *mut Measures) {
-        let tcp = self.0;
         // SAFETY: `to` is a slot for the whole struct; every field of it is written.
         unsafe {
-            (&raw mut (*to).bytes_acked).write(load(tcp, field!(bytes_acked)));
-            (&raw mut (*to).bytes_received).write(load(tcp, field!(bytes_received)));
-            (&raw mut (*to).bytes_sent).write(load(tcp, field!(bytes_sent)));
-            (&raw mut (*to).bytes_retrans).write(load(tcp, field!(bytes_retrans)));
-            (&raw mut (*to).segs_out).write(load(tcp, field!(segs_out)));
-            (&raw mut (*to).segs_in).write(load(tcp, field!(segs_in)));
+            (&raw mut (*to).bytes_acked).write(self.load(field!(bytes_acked)));
+            (&raw mut (*to).bytes_received).write(self.load(field!(bytes_received)));
+            (&raw mut (*to).bytes_sent).write(self.load(field!(bytes_sent)));
+            (&raw mut (*to).bytes_retrans).write(self.load(field!(bytes_retrans)));
+            (&raw mut (*to).segs_out).write(self.load(field!(segs_out)));
+            (&raw mut (*to).segs_in).write(self.load(field!(segs_in)));
             (&raw mut (*to).retrans).write(self.total_retrans());
-            (&raw mut (*to).srtt_us).write(load::<u32, _>(tcp, field!(srtt_us)) >> 3);
-            (&raw mut (*to).mdev_us).write(load::<u32, _>(tcp, field!(mdev_us)) >> 2);
-            (&raw mut (*to).snd_cwnd).write(load(tcp, field!(snd_cwnd)));
-            (&raw mut (*to).snd_una).write(load(tcp, field!(snd_una)));
-            (&raw mut (*to).rcv_nxt).write(load(tcp, field!(rcv_nxt)));
-            (&raw mut (*to).snd_nxt).write(load(tcp, field!(snd_nxt)));
-            (&raw mut (*to).ooo).write(load(tcp, field!(rcv_ooopack)));
+            (&raw mut (*to).srtt_us).write(self.load::<u32, _>(field!(srtt_us)) >> 3);
+            (&raw mut (*to).mdev_us).write(self.load::<u32, _>(field!(mdev_us)) >> 2);
+            (&raw mut (*to).snd_cwnd).write(self.load(field!(snd_cwnd)));
+            (&raw mut (*to).snd_una).write(self.load(field!(snd_una)));
+            (&raw mut (*to).rcv_nxt).write(self.load(field!(rcv_nxt)));
+            (&raw mut (*to).snd_nxt).write(self.load(field!(snd_nxt)));
+            (&raw mut (*to).ooo).write(self.load(field!(rcv_ooopack)));
         }
     }
 
     #[inline(always)]
     pub(crate) fn total_retrans(self) -> u32 {
-        load(self.0, field!(total_retrans))
+        self.load(field!(total_retrans))
     }
 
     /// `icsk_ca_state`, the low five bits of its byte in every kernel.
     #[inline(always)]
     pub(crate) fn ca_state(self) -> u8 {
-        load::<u8, _>(self.0, field!(ca_state)) & 0x1f
+        self.load::<u8, _>(field!(ca_state)) & 0x1f
     }
 }
 
 /// `struct sk_buff *`, not NULL, of the TCP stack.
 #[derive(Clone, Copy)]
-pub(crate) struct Skb(pub(crate) *const u8);
+pub(crate) struct Skb<R> {
+    at: *const u8,
+    rung: PhantomData<R>,
+}
 
-impl Skb {
-    /// Segments in this skb (`tcp_skb_pcount`).
+impl<R: Rung> Skb<R> {
     #[inline(always)]
-    pub(crate) fn segments(self) -> u32 {
-        // Byte by byte: the verifier knows `cb` as an array of char.
-        let field = field!(cb_gso_segs);
-        u32::from(u16::from_ne_bytes([field.load::<_, 0>(self.0), field.load::<_, 1>(self.0)]))
+    pub(crate) fn new(at: *const u8, _rung: R) -> Self {
+        Self { at, rung: PhantomData }
     }
 
-    /// Whether the segment carries SYN.
+    /// Segments in this skb (`tcp_skb_pcount`); 1 where unknown.
     #[inline(always)]
-    pub(crate) fn is_syn(self) -> bool {
+    pub(crate) fn segments(self) -> u32 {
+        let field = field!(cb_gso_segs);
+        if field.is_present() { u32::from(u16::from_ne_bytes(R::Kernel::pair(self.at, field))) } else { 1 }
+    }
+
+    /// Whether the segment, sent by a socket in `state`, carries SYN.
+    #[inline(always)]
+    pub(crate) fn is_syn(self, state: u8) -> bool {
         const TCPHDR_SYN: u8 = 2;
-        load::<u8, _>(self.0, field!(cb_tcp_flags)) & TCPHDR_SYN != 0
+        let field = field!(cb_tcp_flags);
+        if field.is_present() {
+            R::Kernel::load::<u8, _>(self.at, field) & TCPHDR_SYN != 0
+        } else {
+            state == state::SYN_SENT
+        }
     }
 
     /// Namespace of the device that the packet came in by, 0 where it has none any more.
     #[inline(always)]
     pub(crate) fn netns(self) -> u32 {
-        load(follow(follow(self.0, field!(skb_dev)), field!(dev_net)), field!(net_inum))
+        let dev = field!(skb_dev);
+        if !dev.is_present() {
+            return 0;
+        }
+        netns::<R::Kernel, _>(R::Kernel::follow(self.at, dev), field!(dev_net))
     }
 }
 
 /// Writes pid (thread group) and command name of the current task.
 #[inline(always)]
-pub(crate) fn store_task(pid: *mut u32, comm: *mut [u8; 16]) {
-    if !field!(task_tgid).is_present() || !field!(task_comm).is_present() {
-        // Kernels without `bpf_get_current_task_btf` (5.10); the loader hides the offsets from the program there.
+pub(crate) fn store_task<R: Rung>(pid: *mut u32, comm: *mut [u8; 16]) {
+    let (tgid, leader, name) = (field!(task_tgid), field!(task_leader), field!(task_comm));
+    if !tgid.is_present() || !leader.is_present() || !name.is_present() {
         // SAFETY: both point to their fields in a ring slot.
         unsafe {
             pid.write((bpf_get_current_pid_tgid() >> 32) as u32);
-            // Fails never with room for TASK_COMM_LEN bytes, and zeroes the buffer if it did.
+            // Fails never with room for TASK_COMM_LEN bytes, and zeroes the buffer if it did. The thread's own name.
             bpf_get_current_comm(comm.cast(), 16);
         }
         return;
     }
-    // SAFETY: there always is a current task; as above.
+    // SAFETY: there always is a current task; the pointers are as above.
     unsafe {
-        let task: *const u8 = bpf_get_current_task_btf().cast_const().cast();
-        pid.write(load(task, field!(task_tgid)));
+        let task: *const u8 = if R::HELPERS {
+            bpf_get_current_task_btf().cast_const().cast()
+        } else {
+            bpf_get_current_task() as *const u8
+        };
+        pid.write(R::Task::load(task, tgid));
         // The name of the process, like its pid; threads have names of their own.
-        let leader = follow(task, field!(task_leader));
+        let [first, second] = R::Task::comm(R::Task::follow(task, leader), name);
         let comm = comm.cast::<u64>();
-        comm.write(load(leader, field!(task_comm)));
-        comm.add(1).write(field!(task_comm).load::<_, 8>(leader));
+        comm.write(first);
+        comm.add(1).write(second);
     }
 }

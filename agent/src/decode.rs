@@ -62,6 +62,7 @@ fn transition(record: &Transition, measures: Option<event::Measures>) -> Result<
         errno: record.err,
         fin_received: flags & flag::FIN_RECEIVED != 0,
         orphan: flags & flag::ORPHAN != 0,
+        blind: flags & flag::BLIND != 0,
         owner_context: flags & flag::OWNER_CONTEXT != 0,
         task: Task { pid: record.pid, comm: record.comm },
         cgroup: record.cgroup,

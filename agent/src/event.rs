@@ -194,6 +194,8 @@ pub struct Transition {
     pub fin_received: bool,
     /// No process holds the socket any more.
     pub orphan: bool,
+    /// Neither this nor the flags above nor the errno are known.
+    pub blind: bool,
     /// `task` uses the socket; otherwise it merely was current.
     pub owner_context: bool,
     /// The task that was current.

@@ -3,13 +3,17 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::rung::Rung;
+
 /// What became of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Loaded and attached.
     Active {
-        /// How it is attached, e.g. `tp_btf`.
-        rung: &'static str,
+        /// How it is attached.
+        rung: Rung,
+        /// It tells only what the tracepoint's own record says, because the kernel's types are not known.
+        partial: bool,
     },
     /// This kernel has nothing to attach it to.
     Unsupported {
@@ -21,6 +25,8 @@ pub enum Verdict {
         /// What the kernel said.
         error: String,
     },
+    /// The configuration leaves it out.
+    Disabled,
 }
 
 impl Verdict {
@@ -30,6 +36,7 @@ impl Verdict {
             Self::Active { .. } => "active",
             Self::Unsupported { .. } => "unsupported",
             Self::Broken { .. } => "broken",
+            Self::Disabled => "disabled",
         }
     }
 
@@ -37,16 +44,44 @@ impl Verdict {
     pub const fn is_active(&self) -> bool {
         matches!(self, Self::Active { .. })
     }
+
+    /// The rung of an active probe.
+    pub const fn rung(&self) -> Option<Rung> {
+        match self {
+            Self::Active { rung, .. } => Some(*rung),
+            Self::Unsupported { .. } | Self::Broken { .. } | Self::Disabled => None,
+        }
+    }
+
+    /// Whether it tells less than it should. What the user has left out is as it should be.
+    const fn is_wanting(&self) -> bool {
+        match self {
+            Self::Active { partial, .. } => *partial,
+            Self::Unsupported { .. } | Self::Broken { .. } => true,
+            Self::Disabled => false,
+        }
+    }
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Active { rung } => write!(f, "active ({rung})"),
+            Self::Active { rung, partial: false } => write!(f, "active ({rung})"),
+            Self::Active { rung, partial: true } => write!(f, "active ({rung}, without the kernel's types)"),
             Self::Unsupported { why } => write!(f, "unsupported: {why}"),
             Self::Broken { error } => write!(f, "broken: {error}"),
+            Self::Disabled => write!(f, "disabled by the configuration"),
         }
     }
+}
+
+/// A rung that a probe could not stand on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The rung.
+    pub rung: Rung,
+    /// Why not.
+    pub why: String,
 }
 
 /// A probe with its verdict and, where the kernel tells, its cost.
@@ -60,6 +95,8 @@ pub struct Probe {
     pub required: bool,
     /// What became of it.
     pub verdict: Verdict,
+    /// Rungs that were tried before, best first.
+    pub refused: Vec<Refused>,
     /// Cost so far.
     pub cost: Option<Cost>,
 }
@@ -78,9 +115,9 @@ pub struct Cost {
 /// The sum of all verdicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// Every probe is active.
+    /// Every probe that is wanted works.
     Healthy,
-    /// A probe is missing that is not required.
+    /// A probe is missing that is not required, or one tells only a part.
     Degraded,
     /// A required probe is missing.
     Failed,
@@ -101,7 +138,7 @@ impl Health {
 pub fn roll_up(probes: &[Probe]) -> Health {
     if probes.is_empty() || probes.iter().any(|probe| probe.required && !probe.verdict.is_active()) {
         Health::Failed
-    } else if probes.iter().any(|probe| !probe.verdict.is_active()) {
+    } else if probes.iter().any(|probe| probe.verdict.is_wanting()) {
         Health::Degraded
     } else {
         Health::Healthy
@@ -112,17 +149,42 @@ pub fn roll_up(probes: &[Probe]) -> Health {
 mod tests {
     use super::*;
 
-    fn probe(required: bool, active: bool) -> Probe {
-        let verdict =
-            if active { Verdict::Active { rung: "tp_btf" } } else { Verdict::Broken { error: "EPERM".into() } };
-        Probe { name: "state", tracepoint: "inet_sock_set_state", required, verdict, cost: None }
+    fn probe(required: bool, verdict: Verdict) -> Probe {
+        Probe { name: "state", tracepoint: "inet_sock_set_state", required, verdict, refused: Vec::new(), cost: None }
+    }
+
+    fn active(rung: Rung) -> Verdict {
+        Verdict::Active { rung, partial: false }
+    }
+
+    fn broken() -> Verdict {
+        Verdict::Broken { error: "EPERM".into() }
     }
 
     #[test]
     fn a_required_probe_decides() {
-        assert_eq!(roll_up(&[probe(true, true), probe(false, true)]), Health::Healthy);
-        assert_eq!(roll_up(&[probe(true, true), probe(false, false)]), Health::Degraded);
-        assert_eq!(roll_up(&[probe(true, false), probe(false, true)]), Health::Failed);
+        for missing in [broken(), Verdict::Unsupported { why: "no tracepoint".into() }] {
+            let optional = [probe(true, active(Rung::TpBtf)), probe(false, missing.clone())];
+            assert_eq!(roll_up(&optional), Health::Degraded);
+            let required = [probe(true, missing), probe(false, active(Rung::TpBtf))];
+            assert_eq!(roll_up(&required), Health::Failed);
+        }
         assert_eq!(roll_up(&[]), Health::Failed);
+    }
+
+    #[test]
+    fn any_rung_is_healthy_as_long_as_it_tells_everything() {
+        for rung in Rung::ALL {
+            assert_eq!(roll_up(&[probe(true, active(rung)), probe(false, active(rung))]), Health::Healthy);
+        }
+        let partial = Verdict::Active { rung: Rung::Tracepoint, partial: true };
+        assert_eq!(roll_up(&[probe(true, partial)]), Health::Degraded);
+    }
+
+    #[test]
+    fn what_is_left_out_on_purpose_is_not_missed() {
+        assert_eq!(roll_up(&[probe(true, active(Rung::TpBtf)), probe(false, Verdict::Disabled)]), Health::Healthy);
+        // The configuration refuses this one; were it let through, nothing would work.
+        assert_eq!(roll_up(&[probe(true, Verdict::Disabled)]), Health::Failed);
     }
 }

@@ -1,34 +1,39 @@
 //! Loads and attaches the programs, and holds what belongs to them: maps, links, verdicts.
 
+mod ladder;
+mod memlock;
+mod perf;
+mod refusal;
+
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf};
-use aya::programs::tp_btf::BtfTracePointLink;
-use aya::programs::{BtfTracePoint, ProgramError};
+use aya::programs::BtfTracePoint;
 use aya::util::{nr_cpus, online_cpus};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
-use synfin_common::knobs::{FIELDS, Offsets, filter};
+use synfin_common::knobs::{ABSENT, FIELDS, Knobs, Offsets, filter};
+use synfin_common::layout::{Layout, Layouts, TRACEPOINTS};
 use synfin_common::tally::{TallyKey, tallied};
-use zerocopy::{FromZeros as _, IntoBytes as _};
+use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
+use self::ladder::{Attached, Ground, Ladder, Outcome};
 use crate::arch;
 use crate::btf::{BtfError, Types, VMLINUX};
 use crate::health::{Cost, Probe, Verdict};
 use crate::lanes::{self, Lanes};
 use crate::place::{PlaceError, place};
 use crate::probes::{PROBES, ProbeSpec};
+use crate::rung::Rung;
+use crate::tracefs::{TraceEvent, Tracefs};
 
 /// The programs, as build.rs left them. Empty in a build that skipped them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/synfin-ebpf"));
-
-/// Lines of a verifier's log that a message shows: the reason stands at the end.
-const VERIFIER_LINES: usize = 12;
 
 /// Why nothing could be loaded. A single program that the kernel refuses is a [`Verdict`], not an error.
 #[derive(Debug, thiserror::Error)]
@@ -36,14 +41,18 @@ pub enum LoadError {
     /// A build for lint, without programs.
     #[error("this binary was built without its eBPF programs (AYA_BUILD_SKIP); build it with `cargo xtask build`")]
     NoObject,
-    /// The kernel's types are not known.
+    /// The BTF file that the user named is not usable.
     #[error(transparent)]
     Btf(#[from] BtfError),
     /// Maps or globals.
+    #[error("cannot set up the eBPF maps: {0}")]
+    Object(String),
+    /// Nothing tells a socket's namespace.
     #[error(
-        "cannot set up the eBPF maps: {0}; synfin needs CAP_BPF and CAP_PERFMON, and a kernel with BPF ring buffers (5.8 or later)"
+        "a filter of network namespaces needs the kernel's types, which are not known ({0}); leave the filter out, or \
+         give the kernel's BTF by --btf PATH"
     )]
-    Object(#[from] EbpfError),
+    Namespaces(String),
     /// The programs.
     #[error(transparent)]
     Place(#[from] PlaceError),
@@ -65,6 +74,23 @@ pub enum LoadError {
         /// Entries possible.
         limit: usize,
     },
+}
+
+impl From<EbpfError> for LoadError {
+    fn from(error: EbpfError) -> Self {
+        Self::Object(refusal::explain(&error))
+    }
+}
+
+/// How the probes are to be attached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attachment {
+    /// The kernel's BTF file; None for the usual place, which need not exist.
+    pub btf: Option<PathBuf>,
+    /// The best rung that is tried.
+    pub max_rung: Rung,
+    /// Names of probes that are left out.
+    pub disabled: Vec<String>,
 }
 
 /// A network of peers: v4-mapped address and prefix length up to 128.
@@ -120,7 +146,7 @@ impl Filter {
 /// The programs in the kernel. Dropping it detaches them.
 pub struct Kernel {
     ebpf: Ebpf,
-    links: Vec<BtfTracePointLink>,
+    attached: Vec<Attached>,
     probes: Vec<Probe>,
     reset_reasons: Arc<[String]>,
     filter_netns: HashMap<MapData, u32, u32>,
@@ -146,37 +172,36 @@ pub struct Outlets {
     pub shared: RingBuf<MapData>,
 }
 
-/// Loads the object and attaches every probe that the kernel takes. `btf` is the kernel's BTF file, `ring_size` a power of
-/// two of at least a page.
-pub fn load(btf: Option<&Path>, ring_size: u32, filter: &Filter) -> Result<(Kernel, Outlets), LoadError> {
+/// Loads the object and attaches every probe that the kernel takes. `ring_size` is a power of two of at least a page.
+pub fn load(attachment: &Attachment, ring_size: u32, filter: &Filter) -> Result<(Kernel, Outlets), LoadError> {
     filter.check()?;
-    let path = btf.unwrap_or(Path::new(VMLINUX));
-    let types = Types::from_file(path)?;
-    let offsets = types.offsets()?;
-    let mut knobs = types.knobs();
+    let Survey { ladder, grounds, offsets, mut knobs, layouts, reset_reasons } = survey(attachment)?;
+    if filter.netns.as_ref().is_some_and(|netns| !netns.is_empty())
+        && (offsets.skc_net == ABSENT || offsets.net_inum == ABSENT)
+    {
+        return Err(LoadError::Namespaces(ladder.fields.err().unwrap_or_else(|| "no field skc_net".to_owned())));
+    }
     knobs.filters = filter.bits();
     let cpus = cpus();
     if arch::STORES_IN_ORDER {
         knobs.lane_slots = lanes::slots(ring_size, cpus);
     }
-    let reset_reasons = types.enum_names("sk_rst_reason", "SK_RST_REASON_").into();
-    let missing: Vec<bool> = PROBES.iter().map(|spec| types.tracepoint_arguments(spec.tracepoint).is_none()).collect();
-    drop(types);
-
     if OBJECT.is_empty() {
         return Err(LoadError::NoObject);
     }
-    let btf = Btf::parse_file(path, aya::Endianness::default()).map_err(EbpfError::from)?;
     let object = placed(&offsets)?;
-    let mut ebpf = EbpfLoader::new()
-        .btf(Some(&btf))
-        .override_global("OFFSETS", offsets.as_bytes(), true)
-        .override_global("KNOBS", knobs.as_bytes(), true)
-        .map_max_entries("LANES", cpus)
-        // An array has at least one element.
-        .map_max_entries("SLOTS", (cpus * knobs.lane_slots).max(1))
-        .map_max_entries("EVENTS", ring_size)
-        .load(object.as_bytes())?;
+    let mut ebpf = memlock::retry(|| {
+        EbpfLoader::new()
+            .btf(ladder.btf.as_ref().ok())
+            .override_global("OFFSETS", offsets.as_bytes(), true)
+            .override_global("KNOBS", knobs.as_bytes(), true)
+            .override_global("LAYOUTS", layouts.as_bytes(), true)
+            .map_max_entries("LANES", cpus)
+            // An array has at least one element.
+            .map_max_entries("SLOTS", (cpus * knobs.lane_slots).max(1))
+            .map_max_entries("EVENTS", ring_size)
+            .load(object.as_bytes())
+    })?;
     drop(object);
 
     let mut kernel_netns = map::<HashMap<MapData, u32, u32>>(&mut ebpf, "FILTER_NETNS")?;
@@ -211,7 +236,7 @@ pub fn load(btf: Option<&Path>, ring_size: u32, filter: &Filter) -> Result<(Kern
 
     let mut kernel = Kernel {
         ebpf,
-        links: Vec::new(),
+        attached: Vec::new(),
         probes: Vec::new(),
         reset_reasons,
         filter_netns: kernel_netns,
@@ -221,21 +246,13 @@ pub fn load(btf: Option<&Path>, ring_size: u32, filter: &Filter) -> Result<(Kern
         tally,
         logger,
     };
-    for (spec, missing) in PROBES.iter().zip(missing) {
-        let verdict = if missing {
-            Verdict::Unsupported { why: format!("this kernel has no tracepoint {}", spec.tracepoint) }
-        } else {
-            match kernel.attach(spec, &btf) {
-                Ok(()) => Verdict::Active { rung: "tp_btf" },
-                Err(error) => Verdict::Broken { error: explain(spec.name, &error) },
-            }
-        };
-        let ProbeSpec { name, tracepoint, required, kind: _ } = *spec;
-        kernel.probes.push(Probe { name, tracepoint, required, verdict, cost: None });
+    for (spec, ground) in PROBES.iter().zip(&grounds) {
+        let disabled = attachment.disabled.iter().any(|name| name == spec.name);
+        kernel.probe(&ladder, spec, ground, disabled);
     }
     // Programs hold their maps from load on; until then these must stay open.
     drop((ports, peers, excluded, heads, slots));
-    drop(btf);
+    drop(ladder);
     give_memory_back();
     Ok((kernel, outlets))
 }
@@ -247,6 +264,59 @@ fn placed(offsets: &Offsets) -> Result<Vec<u64>, LoadError> {
     let offsets: [u32; FIELDS.len()] = zerocopy::transmute!(*offsets);
     place(object.as_mut_bytes(), &offsets)?;
     Ok(object)
+}
+
+/// What this kernel offers, read before anything is loaded.
+struct Survey {
+    ladder: Ladder,
+    /// In the order of [`PROBES`].
+    grounds: Vec<Ground>,
+    offsets: Offsets,
+    knobs: Knobs,
+    layouts: Layouts,
+    reset_reasons: Arc<[String]>,
+}
+
+fn survey(attachment: &Attachment) -> Result<Survey, LoadError> {
+    let path = attachment.btf.as_deref().unwrap_or(Path::new(VMLINUX));
+    let types = match Types::from_file(path) {
+        // A file that the user has named is wanted.
+        Err(error) if attachment.btf.is_some() => return Err(error.into()),
+        types => types.map_err(|error| error.to_string()),
+    };
+    let tracefs = Tracefs::open().map_err(|error| error.to_string());
+    let event = |spec: &ProbeSpec| -> Result<TraceEvent, String> {
+        tracefs
+            .as_ref()
+            .map_err(Clone::clone)?
+            .event(spec.category(), spec.tracepoint)
+            .map_err(|error| error.to_string())
+    };
+    let grounds: Vec<Ground> = PROBES
+        .iter()
+        .map(|spec| Ground {
+            in_types: types.as_ref().map_or(true, |types| types.tracepoint_arguments(spec.tracepoint).is_some()),
+            event: event(spec),
+        })
+        .collect();
+    let layout_of = |tracepoint: &str| {
+        let at = PROBES.iter().position(|spec| spec.tracepoint == tracepoint);
+        at.and_then(|at| grounds[at].event.as_ref().ok()).map_or(Layout::NONE, |event| event.layout)
+    };
+    let layouts: Vec<u8> = TRACEPOINTS.iter().flat_map(|(_, name)| layout_of(name).as_bytes().to_vec()).collect();
+    // The lengths agree: both come from the same table, see the assertion in `layout`.
+    let layouts = Layouts::read_from_bytes(&layouts).unwrap_or(Layouts::NONE);
+    let (offsets, knobs, reset_reasons, fields) = match &types {
+        Ok(types) => {
+            let reset_reasons = types.enum_names("sk_rst_reason", "SK_RST_REASON_");
+            (types.offsets(), types.knobs(), reset_reasons, types.lacking().map_or(Ok(()), Err))
+        }
+        Err(why) => (Offsets::NONE, Knobs::NONE, Vec::new(), Err(why.clone())),
+    };
+    drop(types);
+    let btf = Btf::parse_file(path, aya::Endianness::default()).map_err(|error| error.to_string());
+    let ladder = Ladder { max_rung: attachment.max_rung, btf, fields };
+    Ok(Survey { ladder, grounds, offsets, knobs, layouts, reset_reasons: reset_reasons.into() })
 }
 
 /// Parsing the kernel's types takes some 20 MB for a moment, which glibc would keep for ever.
@@ -315,30 +385,20 @@ fn make_overflow_rows(tally: &mut PerCpuHashMap<MapData, [u8; size_of::<TallyKey
     Ok(())
 }
 
-/// What the kernel said about a program, with the end of the verifier's log where there is one.
-fn explain(name: &str, error: &ProgramError) -> String {
-    let ProgramError::LoadError { io_error, verifier_log } = error else { return error.to_string() };
-    let mut text = format!("the kernel refused program {name}: {io_error}");
-    let log = verifier_log.to_string();
-    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-    for line in &lines[lines.len().saturating_sub(VERIFIER_LINES)..] {
-        text.push_str("\n    ");
-        text.push_str(line);
-    }
-    text
-}
-
 impl Kernel {
-    fn attach(&mut self, spec: &ProbeSpec, btf: &Btf) -> Result<(), ProgramError> {
-        let program: &mut BtfTracePoint = match self.ebpf.program_mut(spec.name) {
-            Some(program) => program.try_into()?,
-            None => return Err(ProgramError::NotLoaded),
+    /// Attaches a probe as well as this kernel allows, and keeps its verdict.
+    fn probe(&mut self, ladder: &Ladder, spec: &ProbeSpec, ground: &Ground, disabled: bool) {
+        let Outcome { verdict, refused, attached } = if disabled {
+            Outcome { verdict: Verdict::Disabled, refused: Vec::new(), attached: None }
+        } else {
+            ladder.climb(&mut self.ebpf, spec, ground)
         };
-        program.load(spec.tracepoint, btf)?;
-        let link = program.attach()?;
-        let link = program.take_link(link)?;
-        self.links.push(link);
-        Ok(())
+        let ProbeSpec { name, tracepoint, required, helpers: _, kind: _ } = *spec;
+        if let Some(attached) = &attached {
+            tracing::debug!(probe = name, program = attached.program, %verdict, "attached");
+        }
+        self.attached.extend(attached);
+        self.probes.push(Probe { name, tracepoint, required, verdict, refused, cost: None });
     }
 
     /// Verdicts with the costs so far.
@@ -391,14 +451,17 @@ impl Kernel {
 
     /// Detaches every program and waits until none of them runs any more: what they wrote is then all there is.
     pub fn detach(&mut self) {
-        self.links.clear();
+        for attached in &mut self.attached {
+            attached.detach();
+        }
         // The kernel frees a tracepoint's link after an RCU grace period; a program that was running is long done.
         std::thread::sleep(Duration::from_millis(20));
     }
 
     /// What the kernel tells of a program, out of its file descriptor's fdinfo (`bpf_prog_show_fdinfo`).
-    fn cost(&self, name: &str) -> Option<Cost> {
-        let fd = self.ebpf.program(name)?.fd().ok()?.as_fd().as_raw_fd();
+    fn cost(&self, probe: &str) -> Option<Cost> {
+        let attached = self.attached.iter().find(|attached| attached.probe == probe)?;
+        let fd = self.ebpf.program(&attached.program)?.fd().ok()?.as_fd().as_raw_fd();
         let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
         Some(parse_cost(&text))
     }

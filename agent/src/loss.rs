@@ -63,6 +63,7 @@ pub fn growth(before: &[Loss], now: &[Loss]) -> Vec<Loss> {
 mod tests {
     use super::*;
     use crate::health::{Cost, Verdict};
+    use crate::rung::Rung;
 
     #[test]
     fn every_cause_has_a_row_of_its_own() {
@@ -76,7 +77,8 @@ mod tests {
             name: "destroy",
             tracepoint: "tcp_destroy_sock",
             required: true,
-            verdict: Verdict::Active { rung: "tp_btf" },
+            verdict: Verdict::Active { rung: Rung::TpBtf, partial: false },
+            refused: Vec::new(),
             cost: Some(Cost { recursion_misses: 8, ..Cost::default() }),
         };
         let rejected = Rejected { decode: 16, ..Rejected::default() };

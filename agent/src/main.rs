@@ -36,7 +36,11 @@ fn execute(Cli { global, command }: Cli) -> anyhow::Result<Exit> {
         Command::Run(args) if args.print_config => write!(out, "{}", config(args.settings())?.to_yaml())?,
         Command::Run(args) => pipeline::run(&privileged(config(args.settings())?)?, &args.options())?,
         Command::Watch(args) => pipeline::watch(&privileged(config(args.settings())?)?, &args.options())?,
-        Command::Doctor(args) => return doctor::run(args.json, jiff::Timestamp::now(), pipeline::probe_verdicts, out),
+        Command::Doctor(args) => {
+            let config = config(args.settings())?;
+            let verdicts = || pipeline::probe_verdicts(&config);
+            return doctor::run(args.json, config.probes.btf.as_deref(), jiff::Timestamp::now(), verdicts, out);
+        }
         Command::Completions { shell } => cli::completions(shell, out)?,
         Command::Man { dir } => cli::man(dir.as_deref(), out)?,
     }

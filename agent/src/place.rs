@@ -1,10 +1,11 @@
-//! Puts the running kernel's field offsets into the programs' instructions, see [`synfin_common::knobs::MAGIC_OFFSET`].
+//! Puts the running kernel's field offsets into the programs' instructions, see [`synfin_common::knobs::MAGIC_OFFSET`] and
+//! [`synfin_common::knobs::MAGIC_PRESENCE`].
 //!
 //! What C programs get by CO-RE relocations, for which rustc emits nothing: a field costs one load at a constant offset,
 //! not a look-up of where it lies.
 
 use object::{Object as _, ObjectSection as _, SectionKind};
-use synfin_common::knobs::{ABSENT, FIELD_SHIFT, FIELDS, MAGIC_OFFSET};
+use synfin_common::knobs::{ABSENT, FIELD_SHIFT, FIELDS, MAGIC_OFFSET, MAGIC_PRESENCE};
 
 /// Bytes of an instruction (`struct bpf_insn`): code, registers, offset, immediate.
 const INSTRUCTION: usize = 8;
@@ -41,7 +42,15 @@ pub fn place(object: &mut [u8], offsets: &[u32]) -> Result<(), PlaceError> {
 }
 
 fn place_one(instruction: &mut [u8; INSTRUCTION], offsets: &[u32]) -> Result<(), PlaceError> {
-    let [code, registers, low, high, ..] = *instruction;
+    let [code, registers, low, high, immediate @ ..] = *instruction;
+    if code == MOVE {
+        let index =
+            i32::from_ne_bytes(immediate).checked_sub(MAGIC_PRESENCE).and_then(|index| usize::try_from(index).ok());
+        if let Some(offset) = index.and_then(|index| offsets.get(index)) {
+            instruction[4..].copy_from_slice(&i32::from(*offset != ABSENT).to_ne_bytes());
+        }
+        return Ok(());
+    }
     // A negative offset reaches into the stack.
     let mark = usize::from(u16::from_ne_bytes([low, high]));
     // The second half of a 16-byte instruction has code 0, which is of another class.
@@ -91,6 +100,21 @@ mod tests {
         place_one(&mut instruction, &[ABSENT]).unwrap();
         let target = if cfg!(target_endian = "big") { 0x60 } else { 0x03 };
         assert_eq!(instruction, [MOVE, target, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn whether_the_kernel_has_a_field_is_one_or_zero() {
+        let move_of = |value: i32| {
+            let [a, b, c, d] = value.to_ne_bytes();
+            [MOVE, 0x03, 0, 0, a, b, c, d]
+        };
+        for (value, placed) in
+            [(MAGIC_PRESENCE, 1), (MAGIC_PRESENCE + 1, 0), (MAGIC_PRESENCE + 2, MAGIC_PRESENCE + 2), (-1, -1), (7, 7)]
+        {
+            let mut instruction = move_of(value);
+            place_one(&mut instruction, &[0, ABSENT]).unwrap();
+            assert_eq!(instruction, move_of(placed));
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What the kernels that synfin runs on do not all do, found out by looking and never by version.
 
-use anyhow::Result;
+use std::{fs, sync::OnceLock};
+
+use anyhow::{Context as _, Result};
 
 use crate::tracefs;
 
@@ -8,4 +10,16 @@ use crate::tracefs;
 /// kernel counts such a RST and announces it to nobody.
 pub fn announces_every_reset() -> Result<bool> {
     tracefs::has_field("tcp/tcp_send_reset", "reason")
+}
+
+/// Whether a `tp_btf` program can make a cookie for a socket that has none (5.12 and later).
+pub fn makes_cookies() -> Result<bool> {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    if let Some(answer) = ANSWER.get() {
+        return Ok(*answer);
+    }
+    // The helper for pointers that the verifier knows, which came later than the one for packets.
+    let symbols = fs::read_to_string("/proc/kallsyms").context("/proc/kallsyms")?;
+    let found = symbols.lines().any(|line| line.split(' ').nth(2) == Some("bpf_get_socket_ptr_cookie"));
+    Ok(*ANSWER.get_or_init(|| found))
 }

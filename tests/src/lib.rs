@@ -21,6 +21,7 @@ pub mod procnet;
 pub mod proof;
 pub mod recording;
 pub mod scenario;
+pub mod seccomp;
 pub mod sock;
 pub mod stage;
 pub mod state;

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{
+    kernel,
     netns::Netns,
     state::{ByNamespace, Counts, State},
 };
@@ -28,8 +29,9 @@ impl Recording {
         let known = documented_keys();
         let mut values: Vec<Value> = Vec::with_capacity(lines.len());
         for line in lines {
-            let value = serde_json::from_str(line).with_context(|| format!("not JSON: {line:?}"))?;
-            judge(&value, &known).with_context(|| format!("line breaks docs/EVENTS.md: {line}"))?;
+            let value: Value = serde_json::from_str(line).with_context(|| format!("not JSON: {line:?}"))?;
+            let cookies = makes_cookies(values.first().unwrap_or(&value))?;
+            judge(&value, &known, cookies).with_context(|| format!("line breaks docs/EVENTS.md: {line}"))?;
             values.push(value);
         }
         let kind = |value: Option<&Value>| value.and_then(|value| value["type"].as_str()).map(str::to_owned);
@@ -45,7 +47,12 @@ impl Recording {
     /// Judges one line by the contract.
     pub fn judge(line: &str) -> Result<()> {
         let value = serde_json::from_str(line).with_context(|| format!("not JSON: {line:?}"))?;
-        judge(&value, &documented_keys()).with_context(|| format!("line breaks docs/EVENTS.md: {line}"))
+        judge(&value, &documented_keys(), true).with_context(|| format!("line breaks docs/EVENTS.md: {line}"))
+    }
+
+    /// Whether every socket has a cookie here.
+    pub fn has_cookies(&self) -> Result<bool> {
+        self.lines.first().map_or(Ok(false), makes_cookies)
     }
 
     /// Lines of a type.
@@ -138,7 +145,12 @@ fn documented_keys() -> BTreeSet<&'static str> {
     CONTRACT.split('`').skip(1).step_by(2).collect()
 }
 
-fn judge(line: &Value, known: &BTreeSet<&str>) -> Result<()> {
+/// Whether every socket has a cookie, by the rung that the `start` line names.
+fn makes_cookies(start: &Value) -> Result<bool> {
+    Ok(start["synfin.rungs"]["state"] == "tp_btf" && kernel::makes_cookies()?)
+}
+
+fn judge(line: &Value, known: &BTreeSet<&str>, cookies: bool) -> Result<()> {
     let object = line.as_object().context("not an object")?;
     for (key, value) in object {
         ensure!(known.contains(key.as_str()), "{key} is not documented");
@@ -151,7 +163,7 @@ fn judge(line: &Value, known: &BTreeSet<&str>) -> Result<()> {
     ensure!(rfc3339_utc_nanoseconds(time), "time is {time}, not RFC 3339 in UTC with nanoseconds");
     ensure!(line["linux.time.monotonic"].is_u64(), "linux.time.monotonic is missing");
     let required: &[&str] = match kind {
-        "start" => &["synfin.version", "linux.kernel.release", "synfin.probes"],
+        "start" => &["synfin.version", "linux.kernel.release", "synfin.probes", "synfin.rungs"],
         "end" => &["synfin.events", "synfin.lost"],
         "transition" => &["network.tcp.state.previous", "network.connection.state", "linux.socket.cookie"],
         "retransmit" => &["network.tcp.segment.type", "network.tcp.segments"],
@@ -161,8 +173,10 @@ fn judge(line: &Value, known: &BTreeSet<&str>) -> Result<()> {
         _ => bail!("type {kind} is not documented"),
     };
     for key in required {
-        // The contract allows a child to have no cookie before its first ACK is processed.
-        let excused = *key == "linux.socket.cookie" && line["network.tcp.state.previous"] == "listen";
+        // The contract allows a child to have no cookie before its first ACK is processed, and any socket where no
+        // program can make one.
+        let young = line["network.tcp.state.previous"] == "listen";
+        let excused = *key == "linux.socket.cookie" && (young || !cookies);
         ensure!(excused || object.contains_key(*key), "{key} is missing");
     }
     if matches!(kind, "transition" | "retransmit" | "reset" | "connection") {

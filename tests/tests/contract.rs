@@ -14,7 +14,8 @@ fn transition() -> Value {
 fn start() -> Value {
     json!({
         "type": "start", "version": 1, "time": "2026-11-22T17:30:40.123456789Z", "linux.time.monotonic": 1,
-        "synfin.version": "0.1.0", "linux.kernel.release": "6.18", "synfin.probes": {},
+        "synfin.version": "0.1.0", "linux.kernel.release": "6.18", "synfin.probes": {"state": "active"},
+        "synfin.rungs": {"state": "tp_btf"},
     })
 }
 

@@ -68,7 +68,10 @@ fn both_ends_are_who_they_are() -> Result<()> {
             assert_eq!(line["network.peer.address"], ip.as_str(), "{line}");
             assert_eq!(line["network.local.port"], ports[end], "{line}");
             assert_eq!(line["network.peer.port"], ports[1 - end], "{line}");
-            assert_eq!(line["linux.socket.cookie"], cookies[end], "{line}");
+            // Where no program can make cookies, this socket got its own after this line.
+            let cookie = line.get("linux.socket.cookie");
+            let absent = cookie.is_none() && !recording.has_cookies()?;
+            assert!(absent || cookie == Some(&cookies[end].into()), "{cookies:?}: {line}");
             assert_eq!(line["linux.netns.inode"], stage.client.netns.inode(), "{line}");
         }
         // The ephemeral port is known again at the end, where the kernel has already given it back.

@@ -52,24 +52,6 @@ fn capabilities() -> Result<()> {
     with("-all,+bpf,+perfmon", &["watch", "--duration", "100ms"])?.expect(0)
 }
 
-/// A kernel without BTF: 1, and a word on what the kernel needs.
-#[test]
-fn no_btf_is_1() -> Result<()> {
-    need::root()?;
-    let binary = need::binary()?.display().to_string();
-    for arguments in ["watch", "doctor"] {
-        // In a mount namespace of its own, so that nobody else sees the empty folder.
-        let mut command = Command::new("unshare");
-        let script = format!("mount -t tmpfs none /sys/kernel/btf && exec {binary} {arguments}");
-        command.args(["--mount", "sh", "-c", &script]);
-        let ended = Synfin::spawn(command)?.wait()?;
-        ended.expect(1)?;
-        let said = ended.stdout.join("\n") + &ended.stderr.join("\n");
-        assert!(said.contains("CONFIG_DEBUG_INFO_BTF"), "{said}");
-    }
-    Ok(())
-}
-
 #[test]
 fn doctor() -> Result<()> {
     need::root()?;

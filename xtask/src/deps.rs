@@ -49,15 +49,19 @@ const ROOMS: &[Room] = &[
         Rule { module: "lane",       never: WIRE_NEVER,     knows: Only(&["event"]) },
         Rule { module: "tally",      never: WIRE_NEVER,     knows: Only(&["event"]) },
         Rule { module: "knobs",      never: WIRE_NEVER,     knows: Only(&["event"]) },
+        Rule { module: "layout",     never: WIRE_NEVER,     knows: Only(&["knobs"]) },
     ] },
     Room { sources: "agent-ebpf/src", rules: &[
         Rule { module: "maps",       never: &[],            knows: Only(&[]) },
         Rule { module: "field",      never: &[],            knows: Only(&["maps"]) },
-        Rule { module: "sock",       never: &[],            knows: Only(&["field", "maps"]) },
-        Rule { module: "admit",      never: &[],            knows: Only(&["maps", "sock"]) },
+        Rule { module: "read",       never: &[],            knows: Only(&["field"]) },
+        Rule { module: "record",     never: &[],            knows: Only(&["maps", "read"]) },
+        Rule { module: "rung",       never: &[],            knows: Only(&["field", "read", "record"]) },
+        Rule { module: "sock",       never: &[],            knows: Only(&["field", "maps", "read", "record", "rung"]) },
+        Rule { module: "admit",      never: &[],            knows: Only(&["maps", "rung", "sock"]) },
         Rule { module: "lane",       never: &[],            knows: Only(&["maps"]) },
         Rule { module: "emit",       never: &[],            knows: Only(&["lane", "maps"]) },
-        Rule { module: "probes",     never: &[],            knows: Only(&["admit", "emit", "maps", "sock"]) },
+        Rule { module: "probes",     never: &[],            knows: Only(&["admit", "emit", "maps", "record", "rung", "sock"]) },
     ] },
     Room { sources: "agent/src", rules: &[
         // What everybody may know.
@@ -66,17 +70,20 @@ const ROOMS: &[Room] = &[
         Rule { module: "netns",      never: SETTINGS_NEVER, knows: Only(&[]) },
         Rule { module: "privileges", never: SETTINGS_NEVER, knows: Only(&[]) },
         Rule { module: "logging",    never: SETTINGS_NEVER, knows: Only(&[]) },
-        Rule { module: "config",     never: SETTINGS_NEVER, knows: Only(&["event", "netns"]) },
+        Rule { module: "rung",       never: CORE_NEVER,     knows: Only(&[]) },
+        Rule { module: "mounts",     never: CORE_NEVER,     knows: Only(&[]) },
+        Rule { module: "config",     never: SETTINGS_NEVER, knows: Only(&["event", "netns", "probes", "rung"]) },
         Rule { module: "cli",        never: SETTINGS_NEVER, knows: Only(&["config", "event", "logging"]) },
         Rule { module: "exit",       never: SETTINGS_NEVER, knows: Only(&["config", "privileges"]) },
         // The kernel's border.
         Rule { module: "arch",       never: CORE_NEVER,     knows: Only(&[]) },
         Rule { module: "btf",        never: BORDER_NEVER,   knows: Only(&[]) },
-        Rule { module: "health",     never: CORE_NEVER,     knows: Only(&[]) },
-        Rule { module: "probes",     never: BORDER_NEVER,   knows: Only(&["btf", "event"]) },
+        Rule { module: "tracefs",    never: BORDER_NEVER,   knows: Only(&["mounts"]) },
+        Rule { module: "health",     never: CORE_NEVER,     knows: Only(&["rung"]) },
+        Rule { module: "probes",     never: CORE_NEVER,     knows: Only(&["event", "rung"]) },
         Rule { module: "place",      never: BORDER_NEVER,   knows: Only(&[]) },
         Rule { module: "lanes",      never: BORDER_NEVER,   knows: Only(&[]) },
-        Rule { module: "loader",     never: BORDER_NEVER,   knows: Only(&["arch", "btf", "health", "lanes", "place", "probes"]) },
+        Rule { module: "loader",     never: BORDER_NEVER,   knows: Only(&["arch", "btf", "health", "lanes", "place", "probes", "rung", "tracefs"]) },
         Rule { module: "decode",     never: CORE_NEVER,     knows: Only(&["event"]) },
         Rule { module: "ring",       never: BORDER_NEVER,   knows: Only(&["decode", "event"]) },
         Rule { module: "merge",      never: BORDER_NEVER,   knows: Only(&["lanes", "ring"]) },
@@ -88,7 +95,7 @@ const ROOMS: &[Room] = &[
         // What goes out.
         Rule { module: "export",     never: OUTPUT_NEVER,   knows: Only(&["clock", "config", "event", "health", "ledger", "status", "tally"]) },
         Rule { module: "view",       never: OUTPUT_NEVER,   knows: Only(&["clock", "event", "health", "ledger", "status", "tally"]) },
-        Rule { module: "doctor",     never: OUTPUT_NEVER,   knows: Only(&["exit", "health", "loader", "netns", "privileges"]) },
+        Rule { module: "doctor",     never: OUTPUT_NEVER,   knows: Only(&["btf", "exit", "health", "loader", "mounts", "netns", "privileges"]) },
         Rule { module: "pipeline",   never: &[],            knows: All },
     ] },
     Room { sources: "tests", rules: &[
@@ -181,7 +188,7 @@ fn fits(name: &str, pattern: &str) -> bool {
     pattern.strip_suffix('*').map_or(name == pattern, |family| name.starts_with(family))
 }
 
-fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     for entry in entries {

@@ -6,9 +6,10 @@ use crate::build;
 use crate::cmd;
 use crate::deny;
 use crate::deps;
+use crate::portable;
 use crate::setup;
 
-/// Check format, clippy on both sides, dependency direction and dependencies
+/// Check format, clippy on both sides, dependency direction, portability and dependencies
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Leave out what asks the network each time: the advisory database
@@ -19,12 +20,14 @@ pub(crate) struct Args {
 /// One check: what it is called and what it does.
 type Check = (&'static str, fn() -> Result<()>);
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 9] = [
     ("format", format),
     ("dependency direction", deps::check),
+    ("no code for one architecture", portable::check_sources),
     ("clippy, user side", clippy_user),
     ("clippy, eBPF side, little endian", || clippy_ebpf("bpfel-unknown-none")),
     ("clippy, eBPF side, big endian", || clippy_ebpf("bpfeb-unknown-none")),
+    ("eBPF object, big endian", portable::big_endian_object),
     ("licences, bans, sources", deny::dependencies),
     (ADVISORIES, deny::advisories),
 ];

@@ -11,6 +11,7 @@ mod deps;
 mod lex;
 mod linker;
 mod lint;
+mod portable;
 mod results;
 mod run;
 mod setup;

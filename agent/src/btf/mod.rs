@@ -18,7 +18,11 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 #[derive(Debug, thiserror::Error)]
 pub enum BtfError {
     /// The file is missing or not readable.
-    #[error("cannot read the kernel's BTF at {path}: {source}; synfin needs a kernel built with CONFIG_DEBUG_INFO_BTF=y", path = path.display())]
+    #[error(
+        "cannot read the kernel's BTF at {path}: {source}; use a kernel with CONFIG_DEBUG_INFO_BTF=y, or give its BTF by \
+         --btf PATH; in a container, mount the host's /sys",
+        path = path.display()
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -26,21 +30,14 @@ pub enum BtfError {
         source: std::io::Error,
     },
     /// The file is no BTF.
-    #[error("cannot parse the kernel's BTF at {path}: {why}", path = path.display())]
+    #[error(
+        "cannot parse the kernel's BTF at {path}: {why}; it must be the raw .BTF section of this kernel's vmlinux",
+        path = path.display()
+    )]
     Malformed {
         /// The file.
         path: PathBuf,
         /// What the parser said.
-        why: String,
-    },
-    /// A field that the programs cannot do without.
-    #[error("the kernel's BTF has no field {root}.{path} ({why}); please report this kernel")]
-    Field {
-        /// Struct.
-        root: &'static str,
-        /// Members.
-        path: &'static str,
-        /// What was found instead.
         why: String,
     },
 }
@@ -77,36 +74,39 @@ impl Types {
         Ok(Self { reader })
     }
 
-    /// Offsets of every field that the programs read.
-    pub fn offsets(&self) -> Result<Offsets, BtfError> {
+    /// Offsets of the fields that the programs read, [`ABSENT`] for those that this kernel does not have.
+    pub fn offsets(&self) -> Offsets {
         let mut offsets = [ABSENT; FIELDS.len()];
-        for (slot, field) in offsets.iter_mut().zip(FIELDS) {
-            *slot = self.offset(field)?;
+        for (offset, field) in offsets.iter_mut().zip(FIELDS) {
+            *offset = self.offset(field).unwrap_or(ABSENT);
         }
         // `struct tcp_skb_cb` lies in the control buffer of an skb.
-        let cb = self.offset(SKB_CB)?;
-        for (slot, _) in
-            offsets.iter_mut().zip(FIELDS).filter(|(slot, field)| field.root == "tcp_skb_cb" && **slot != ABSENT)
-        {
-            *slot = if cb == ABSENT { ABSENT } else { *slot + cb };
+        let cb = self.offset(SKB_CB).ok();
+        for (offset, _) in offsets.iter_mut().zip(FIELDS).filter(|(_, field)| field.root == "tcp_skb_cb") {
+            *offset = cb.filter(|_| *offset != ABSENT).map_or(ABSENT, |cb| cb + *offset);
         }
         let bytes: Vec<u8> = offsets.iter().flat_map(|offset| offset.to_ne_bytes()).collect();
         // The lengths agree: both come from the same table, see the assertion in `knobs`.
-        Ok(Offsets::read_from_bytes(&bytes).unwrap_or(Offsets::NONE))
+        Offsets::read_from_bytes(&bytes).unwrap_or(Offsets::NONE)
     }
 
-    fn offset(&self, field: &Field) -> Result<u32, BtfError> {
-        let missing = |why: String| {
-            if field.required { Err(BtfError::Field { root: field.root, path: field.path, why }) } else { Ok(ABSENT) }
-        };
+    /// The first field that the programs need and this kernel does not have, with what was found instead.
+    pub fn lacking(&self) -> Option<String> {
+        FIELDS.iter().filter(|field| field.required).find_map(|field| {
+            let why = self.offset(field).err()?;
+            Some(format!("the kernel's BTF has no field {}.{} ({why})", field.root, field.path))
+        })
+    }
+
+    fn offset(&self, field: &Field) -> Result<u32, String> {
         match self.find(field.root, field.path) {
             // A field of any size, of which the programs read the lowest byte.
             Lookup::Found { bytes, size } if field.size == 0 => {
                 Ok(if cfg!(target_endian = "big") { bytes + size - 1 } else { bytes })
             }
             Lookup::Found { bytes, size } if size == field.size => Ok(bytes),
-            Lookup::Found { size, .. } => missing(format!("it has {size} bytes, not {}", field.size)),
-            Lookup::Missing(why) => missing(why),
+            Lookup::Found { size, .. } => Err(format!("it has {size} bytes, not {}", field.size)),
+            Lookup::Missing(why) => Err(why),
         }
     }
 

@@ -45,13 +45,20 @@ Loads and attaches every probe for a moment, and takes it away again. A line tha
 `warn` limits what synfin can tell; one that begins with `fail` keeps it from working. Below it
 stands what to do.
 
+Each probe stands on the best rung that this kernel takes: tp_btf, then raw_tracepoint, then
+tracepoint. All tell the same; without the kernel's types (BTF) only the last one works, and
+tells addresses, ports and states alone. --max-rung starts lower down.
+
 With --json, one object with these keys; what is unknown is absent:
   type, version, time             \"doctor\", 1, RFC 3339
   synfin.version                  of this binary
-  synfin.health                   healthy; degraded: a probe is missing that is not required; failed
+  synfin.health                   healthy; degraded: a probe is missing that is not required, or one
+                                  tells only a part; failed
   checks                          array of name, status (ok, warn, fail), detail, remedy
   probes                          array of name, tracepoint, required (boolean), detail,
-                                  verdict (active, unsupported, broken)
+                                  verdict (active, unsupported, broken, disabled), rung of an
+                                  active one (tp_btf, raw_tracepoint, tracepoint), refused: array
+                                  of rung and why, for the rungs above it
   linux.kernel.release            as uname -r
   linux.btf.path, linux.btf.size  the kernel's types, in bytes
   linux.lockdown                  none, integrity, confidentiality

@@ -141,6 +141,25 @@ impl FilterArgs {
     }
 }
 
+/// How the kernel is watched: each flag overrides the field of the same name in the file's section `probes`.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Probes")]
+pub struct ProbeArgs {
+    /// The kernel's BTF, where the kernel does not show it at /sys/kernel/btf/vmlinux; it must be this kernel's
+    #[arg(long, value_name = "PATH", value_parser = NonEmptyStringValueParser::new())]
+    pub btf: Option<String>,
+    /// The best way to attach that is tried: tp_btf, raw_tracepoint or tracepoint [default: tp_btf]
+    #[arg(long, value_name = "RUNG")]
+    pub max_rung: Option<String>,
+}
+
+impl ProbeArgs {
+    fn settings(&self) -> impl Iterator<Item = Setting> {
+        let flags = [("probes.btf", "--btf", &self.btf), ("probes.max_rung", "--max-rung", &self.max_rung)];
+        flags.into_iter().filter_map(|(field, flag, value)| Some(Setting::flag(field, flag, value.as_ref()?)))
+    }
+}
+
 /// Flags of `synfin run`.
 #[derive(Args, Debug)]
 pub struct RunArgs {
@@ -162,7 +181,10 @@ pub struct RunArgs {
     /// Print the configuration in effect as YAML and end; secrets are masked
     #[arg(long)]
     pub print_config: bool,
-    // Last, because its heading goes on for what follows.
+    // Last, because a heading goes on for what follows.
+    /// How the kernel is watched.
+    #[command(flatten)]
+    pub probes: ProbeArgs,
     /// What is watched.
     #[command(flatten)]
     pub filter: FilterArgs,
@@ -172,6 +194,7 @@ impl RunArgs {
     /// What overrides the configuration.
     pub fn settings(&self) -> Vec<Setting> {
         let mut settings = self.filter.settings();
+        settings.extend(self.probes.settings());
         for (field, flag, value) in [
             ("otlp.endpoint", "--otlp-endpoint", &self.otlp_endpoint),
             ("otlp.protocol", "--otlp-protocol", &self.otlp_protocol),
@@ -206,7 +229,10 @@ pub struct WatchArgs {
     /// End after this number of lines
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
-    // Last, because its heading goes on for what follows.
+    // Last, because a heading goes on for what follows.
+    /// How the kernel is watched.
+    #[command(flatten)]
+    pub probes: ProbeArgs,
     /// What is watched.
     #[command(flatten)]
     pub filter: FilterArgs,
@@ -215,7 +241,9 @@ pub struct WatchArgs {
 impl WatchArgs {
     /// What overrides the configuration.
     pub fn settings(&self) -> Vec<Setting> {
-        self.filter.settings()
+        let mut settings = self.filter.settings();
+        settings.extend(self.probes.settings());
+        settings
     }
 
     /// What is said beside the configuration.
@@ -236,6 +264,17 @@ pub struct DoctorArgs {
     /// One JSON object instead of text
     #[arg(long)]
     pub json: bool,
+    // Last, because a heading goes on for what follows.
+    /// How the kernel is watched.
+    #[command(flatten)]
+    pub probes: ProbeArgs,
+}
+
+impl DoctorArgs {
+    /// What overrides the configuration.
+    pub fn settings(&self) -> Vec<Setting> {
+        self.probes.settings().collect()
+    }
 }
 
 fn state(text: &str) -> Result<State, String> {

@@ -1,5 +1,6 @@
 //! Settings into the typed configuration: one line for each field, all errors at once.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::cidr::Cidr;
@@ -9,7 +10,8 @@ use super::problem::Problem;
 use super::setting::Setting;
 use super::units::{format_size, parse_size};
 use super::value::{Parsed, boolean, duration, list, number, one};
-use super::{Config, Filter, Ledger, Ring, Summary};
+use super::{Config, Filter, Ledger, Probes, Ring, Summary};
+use crate::probes::PROBES;
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -28,6 +30,11 @@ pub(super) fn build(settings: &[Setting], problems: &mut Vec<Problem>, warnings:
             exclude_loopback: read
                 .field("filter.exclude_loopback", default.filter.exclude_loopback, |s| one(s, boolean)),
         },
+        probes: Probes {
+            btf: read.optional("probes.btf", |s| one(s, path)),
+            max_rung: read.field("probes.max_rung", default.probes.max_rung, |s| one(s, str::parse)),
+            disable: read.field("probes.disable", default.probes.disable, |s| list(s, PROBES.len(), optional_probe)),
+        },
         ring: Ring {
             size: read.field("ring.size", default.ring.size, |s| one(s, ring_size)),
             poll: read.field("ring.poll", default.ring.poll, |s| {
@@ -44,6 +51,22 @@ pub(super) fn build(settings: &[Setting], problems: &mut Vec<Problem>, warnings:
             }),
         },
         otlp: exporter::build(&mut read, warnings),
+    }
+}
+
+fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("not a path; leave it out for the kernel's own BTF".to_owned()) } else { Ok(text.into()) }
+}
+
+/// A probe that synfin can do without.
+fn optional_probe(name: &str) -> Result<String, String> {
+    let optional: Vec<&str> = PROBES.iter().filter(|probe| !probe.required).map(|probe| probe.name).collect();
+    match PROBES.iter().find(|probe| probe.name == name) {
+        Some(probe) if probe.required => {
+            Err(format!("synfin cannot work without it; take it out of the list. Use {}", optional.join(", ")))
+        }
+        Some(_) => Ok(name.to_owned()),
+        None => Err(format!("not a probe; use {}", optional.join(", "))),
     }
 }
 

@@ -21,6 +21,9 @@ pub(super) const FIELDS: &[Field] = &[
     field("filter.peers", "SYNFIN_FILTER_PEERS"),
     field("filter.exclude_peers", "SYNFIN_FILTER_EXCLUDE_PEERS"),
     field("filter.exclude_loopback", "SYNFIN_FILTER_EXCLUDE_LOOPBACK"),
+    field("probes.btf", "SYNFIN_PROBES_BTF"),
+    field("probes.max_rung", "SYNFIN_PROBES_MAX_RUNG"),
+    field("probes.disable", "SYNFIN_PROBES_DISABLE"),
     field("ring.size", "SYNFIN_RING_SIZE"),
     field("ring.poll", "SYNFIN_RING_POLL"),
     field("ledger.max_connections", "SYNFIN_LEDGER_MAX_CONNECTIONS"),
@@ -85,7 +88,7 @@ mod tests {
 
     #[test]
     fn sections_and_their_fields_come_out_of_the_list() {
-        assert_eq!(children(""), ["filter", "ring", "ledger", "summary", "otlp"]);
+        assert_eq!(children(""), ["filter", "probes", "ring", "ledger", "summary", "otlp"]);
         assert_eq!(children("ring"), ["size", "poll"]);
         assert_eq!(children("otlp.logs"), ["enabled", "endpoint", "protocol", "headers", "timeout", "compression"]);
         assert!(children("otlp").contains(&"traces"));

@@ -30,6 +30,7 @@ pub use setting::{Origin, Setting};
 pub use units::parse_duration;
 
 use crate::netns::NetnsSpec;
+use crate::rung::Rung;
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "/etc/synfin/config.yaml";
@@ -39,6 +40,8 @@ pub const DEFAULT_FILE: &str = "/etc/synfin/config.yaml";
 pub struct Config {
     /// What is watched.
     pub filter: Filter,
+    /// How the kernel is watched.
+    pub probes: Probes,
     /// The ring between kernel and agent.
     pub ring: Ring,
     /// What the agent remembers.
@@ -84,6 +87,17 @@ impl Filter {
         ConfigErrors::unless_empty(problems)?;
         Ok(inodes)
     }
+}
+
+/// How the kernel is watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Probes {
+    /// The kernel's BTF, where it does not show it itself.
+    pub btf: Option<PathBuf>,
+    /// The best rung that is tried.
+    pub max_rung: Rung,
+    /// Probes that are left out, none of them required.
+    pub disable: Vec<String>,
 }
 
 /// The ring between kernel and agent.

@@ -8,12 +8,13 @@ use serde_norway::{Mapping, Value};
 use super::otlp::{Otlp, Signal};
 use super::units::{format_duration, format_size};
 use super::value::MASK;
-use super::{Config, Filter, Ledger, Ring, Summary};
+use super::{Config, Filter, Ledger, Probes, Ring, Summary};
 
 pub(super) fn to_yaml(config: &Config) -> String {
     // Whole structs are taken apart, so that a new field cannot be forgotten here.
-    let Config { filter, ring, ledger, summary, otlp } = config;
+    let Config { filter, probes, ring, ledger, summary, otlp } = config;
     let Filter { netns, ports, peers, exclude_peers, exclude_loopback } = filter;
+    let Probes { btf, max_rung, disable } = probes;
     let Ring { size, poll } = ring;
     let Ledger { max_connections } = ledger;
     let Summary { interval } = summary;
@@ -26,6 +27,14 @@ pub(super) fn to_yaml(config: &Config) -> String {
                 ("peers", texts(peers)),
                 ("exclude_peers", texts(exclude_peers)),
                 ("exclude_loopback", (*exclude_loopback).into()),
+            ]),
+        ),
+        (
+            "probes",
+            section([
+                ("btf", btf.as_ref().map_or(Value::Null, |path| path.to_string_lossy().into())),
+                ("max_rung", max_rung.name().into()),
+                ("disable", texts(disable)),
             ]),
         ),
         ("ring", section([("size", format_size((*size).into()).into()), ("poll", format_duration(*poll).into())])),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::report::{Check, Report};
 use super::system::System;
-use crate::health::{Probe, Verdict};
+use crate::health::{Probe, Refused, Verdict};
 
 pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     serde_json::to_writer(&mut *out, &object(report))?;
@@ -62,13 +62,21 @@ fn check(check: &Check) -> Value {
 }
 
 fn probe(probe: &Probe) -> Value {
-    let Probe { name, tracepoint, required, verdict, cost: _ } = probe;
+    let Probe { name, tracepoint, required, verdict, refused, cost: _ } = probe;
     let detail = match verdict {
-        Verdict::Active { rung } => rung,
-        Verdict::Unsupported { why } => why.as_str(),
-        Verdict::Broken { error } => error.as_str(),
+        Verdict::Active { .. } | Verdict::Disabled => verdict.to_string(),
+        Verdict::Unsupported { why } => why.clone(),
+        Verdict::Broken { error } => error.clone(),
     };
-    json!({
+    let mut value = json!({
         "name": name, "tracepoint": tracepoint, "required": required, "verdict": verdict.name(), "detail": detail,
-    })
+    });
+    if let Some(rung) = verdict.rung() {
+        value["rung"] = rung.name().into();
+    }
+    if !refused.is_empty() {
+        let refused = refused.iter().map(|Refused { rung, why }| json!({ "rung": rung.name(), "why": why }));
+        value["refused"] = refused.collect();
+    }
+    value
 }

@@ -8,6 +8,7 @@ mod system;
 mod text;
 
 use std::io::Write;
+use std::path::Path;
 
 use jiff::Timestamp;
 
@@ -18,18 +19,19 @@ use crate::exit::Exit;
 use crate::health::Probe;
 use crate::privileges::MissingPrivileges;
 
-/// Examines the machine and writes what it found. `probe_verdicts` loads and attaches each probe and lets go of it; it
+/// Examines the machine and writes what it found. `btf` is the BTF that the user named. `probe_verdicts` loads and attaches each probe and lets go of it; it
 /// is not called without the privileges for it.
 ///
 /// # Errors
 /// When the output cannot be written. Whatever is wrong with the machine is part of the report and of the exit code.
 pub fn run(
     json: bool,
+    btf: Option<&Path>,
     time: Timestamp,
     probe_verdicts: impl FnOnce() -> anyhow::Result<Vec<Probe>>,
     out: &mut dyn Write,
 ) -> anyhow::Result<Exit> {
-    let system = System::current();
+    let system = System::current(btf);
     let probes = match system.privileges.suffice() {
         Ok(()) => probe_verdicts(),
         Err(missing) => Err(missing.into()),

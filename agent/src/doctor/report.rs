@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::system::System;
 use crate::exit::Exit;
-use crate::health::{self, Health, Probe, Verdict};
+use crate::health::{self, Health, Probe, Refused, Verdict};
 
 /// How bad a fact is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,11 +75,19 @@ impl Report {
     /// Lines about the probes.
     pub(super) fn probe_checks(&self) -> impl Iterator<Item = Check> {
         self.probes.iter().map(|probe| {
-            let detail = format!("{}: {}", probe.tracepoint, probe.verdict);
+            let mut detail = format!("{}: {}", probe.tracepoint, probe.verdict);
+            if probe.verdict.is_active() {
+                for Refused { rung, why } in &probe.refused {
+                    detail.push_str(&format!("\n    not {rung}: {why}"));
+                }
+            }
             let (status, remedy) = match (&probe.verdict, probe.required) {
-                (Verdict::Active { .. }, _) => (CheckStatus::Ok, None),
+                (Verdict::Active { partial: false, .. } | Verdict::Disabled, _) => (CheckStatus::Ok, None),
+                (Verdict::Active { partial: true, .. }, _) => {
+                    (CheckStatus::Warn, Some("give the kernel's types: CONFIG_DEBUG_INFO_BTF=y, or --btf PATH"))
+                }
                 (Verdict::Unsupported { .. }, true) => {
-                    (CheckStatus::Fail, Some("synfin needs Linux 5.10 or later with CONFIG_DEBUG_INFO_BTF=y"))
+                    (CheckStatus::Fail, Some("synfin needs Linux 5.10 or later, with BTF or with tracefs"))
                 }
                 (Verdict::Unsupported { .. }, false) => {
                     (CheckStatus::Warn, Some("nothing to do: this kernel does not have it, the other probes work"))
@@ -135,10 +143,10 @@ fn system_checks(system: &System) -> Vec<Check> {
         kernel(kernel_release.as_deref()),
         match btf {
             Some((path, size)) => ok("btf", format!("{}, {size} bytes", path.display())),
-            None => fail(
+            None => warn(
                 "btf",
-                "/sys/kernel/btf/vmlinux is missing",
-                "use a kernel with CONFIG_DEBUG_INFO_BTF=y; in a container, mount the host's /sys",
+                "missing: only what the tracepoints' own records say can be told",
+                "use a kernel with CONFIG_DEBUG_INFO_BTF=y, or give its BTF by --btf PATH; in a container, mount the host's /sys",
             ),
         },
         match privileges.suffice() {
@@ -179,7 +187,7 @@ fn system_checks(system: &System) -> Vec<Check> {
     });
     checks.push(match tracefs {
         Some(path) => ok("tracefs", path.display().to_string()),
-        None => ok("tracefs", "not mounted, synfin does not need it with BTF"),
+        None => ok("tracefs", "not mounted; synfin needs it without BTF only, and mounts it for itself"),
     });
     checks.extend(netns.map(|inode| ok("network namespace", format!("{inode} (synfin's own; it watches all)"))));
     checks

@@ -3,11 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::btf::VMLINUX;
+use crate::mounts;
 use crate::netns;
 use crate::privileges::Privileges;
-
-/// Where the kernel shows its types.
-const BTF: &str = "/sys/kernel/btf/vmlinux";
 
 /// What could be learnt about this machine; None is what could not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,20 +32,20 @@ pub struct System {
 }
 
 impl System {
-    /// This machine as seen by this process.
-    pub fn current() -> Self {
-        let mounts = read("/proc/self/mounts").unwrap_or_default();
+    /// This machine as seen by this process, with the BTF that the user named or the kernel's own.
+    pub fn current(btf: Option<&Path>) -> Self {
+        let btf = btf.unwrap_or(Path::new(VMLINUX));
         let number = |path| read(path).and_then(|text| text.parse::<u8>().ok());
         Self {
             kernel_release: read("/proc/sys/kernel/osrelease"),
             // The kernel states the size of the file's content only when it is read; sysfs gives it in the metadata.
-            btf: fs::metadata(BTF).ok().map(|metadata| (BTF.into(), metadata.len())),
+            btf: fs::metadata(btf).ok().map(|metadata| (btf.to_owned(), metadata.len())),
             privileges: Privileges::current(),
             lockdown: read("/sys/kernel/security/lockdown").and_then(|text| chosen(&text)),
             unprivileged_bpf_disabled: number("/proc/sys/kernel/unprivileged_bpf_disabled"),
             bpf_stats_enabled: number("/proc/sys/kernel/bpf_stats_enabled").map(|number| number != 0),
-            cgroup2: mount_point(&mounts, "cgroup2"),
-            tracefs: mount_point(&mounts, "tracefs"),
+            cgroup2: mounts::of_type("cgroup2").into_iter().next(),
+            tracefs: mounts::of_type("tracefs").into_iter().next(),
             netns: netns::own().ok(),
         }
     }
@@ -62,17 +61,6 @@ fn chosen(text: &str) -> Option<String> {
     rest.split_once(']').map(|(word, _)| word.to_owned())
 }
 
-/// The first mount of a file system type in the form of /proc/mounts.
-fn mount_point(mounts: &str, kind: &str) -> Option<PathBuf> {
-    let point = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let point = fields.next()?;
-        (fields.next()? == kind).then_some(point)
-    })?;
-    // The kernel writes a space in a path as \040; no other of its escapes is likely in a mount point.
-    Some(point.replace("\\040", " ").into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,15 +70,11 @@ mod tests {
         assert_eq!(chosen("none [integrity] confidentiality\n").as_deref(), Some("integrity"));
         assert_eq!(chosen("[none]").as_deref(), Some("none"));
         assert_eq!(chosen("none"), None);
-        let mounts = "proc /proc proc rw 0 0\ncgroup2 /sys/fs/cg\\040two cgroup2 rw 0 0\nx /y cgroup2 rw 0 0\n";
-        assert_eq!(mount_point(mounts, "cgroup2"), Some("/sys/fs/cg two".into()));
-        assert_eq!(mount_point(mounts, "tracefs"), None);
-        assert_eq!(mount_point("broken\n\n", "tracefs"), None);
     }
 
     #[test]
     fn this_machine_has_a_kernel_and_a_namespace() {
-        let system = System::current();
+        let system = System::current(None);
         assert!(system.kernel_release.is_some() && system.netns.is_some());
     }
 }

@@ -205,6 +205,8 @@ struct StartBody<'a> {
     kernel: &'a str,
     #[serde(rename = "synfin.probes")]
     probes: BTreeMap<&'static str, &'static str>,
+    #[serde(rename = "synfin.rungs")]
+    rungs: BTreeMap<&'static str, &'static str>,
 }
 
 #[derive(Serialize)]
@@ -315,8 +317,9 @@ impl Writer<'_> {
 
     /// The first line: everything is attached.
     pub fn start(&self, out: &mut BytesMut, time_ns: u64, kernel: &str, probes: &[Probe]) -> io::Result<()> {
+        let rungs = probes.iter().filter_map(|probe| Some((probe.name, probe.verdict.rung()?.name()))).collect();
         let probes = probes.iter().map(|probe| (probe.name, probe.verdict.name())).collect();
-        self.line(out, "start", time_ns, StartBody { synfin: env!("CARGO_PKG_VERSION"), kernel, probes })
+        self.line(out, "start", time_ns, StartBody { synfin: env!("CARGO_PKG_VERSION"), kernel, probes, rungs })
     }
 
     /// The last line: what was seen and what was lost.

@@ -165,6 +165,8 @@ pub struct Connection {
     pub fin_received: bool,
     /// No process held the socket when it closed.
     pub orphan: bool,
+    /// Neither errno nor flags of its socket could be read.
+    pub blind: bool,
     /// State before CLOSED.
     pub left: State,
     /// `sk_err` at the end, 0 for none.

@@ -43,6 +43,7 @@ pub(super) fn begin(event: &Transition, role: Option<Role>, birth_seen: bool) ->
         simultaneous: false,
         fin_received: false,
         orphan: false,
+        blind: false,
         left: event.old,
         errno: 0,
         retransmits_syn: 0,
@@ -69,6 +70,7 @@ pub(super) fn note(connection: &mut Connection, event: &Transition) {
     connection.state = new;
     connection.fin_received |= event.fin_received;
     connection.orphan = event.orphan;
+    connection.blind |= event.blind;
     connection.closed_first = connection.closed_first.or(closer(old)).or(closer(new));
     connection.simultaneous |= old == State::Closing || new == State::Closing;
     if event.cgroup != 0 {

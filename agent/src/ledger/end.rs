@@ -8,13 +8,16 @@ use crate::event::State;
 pub(super) fn classify(connection: &Connection) -> End {
     let errno = i32::from(connection.errno);
     match connection.left {
+        // Nothing but a RST answers a SYN and ends the attempt.
+        State::SynSent if connection.blind && connection.resets_received > 0 => End::Refused,
         State::SynSent | State::SynReceived => opening(connection, errno),
         // These close in order, unless an error says otherwise. A RST that was sent earlier (a challenge, a stray
         // segment) did not end them.
         State::LastAck if errno == 0 && connection.resets_received == 0 => End::Closed,
         State::Closing if errno == 0 && connection.resets_received == 0 => End::TimeWait,
         State::FinWait2 if errno == 0 && !had_reset(connection) => {
-            if connection.fin_received {
+            // Without its flags it most likely went where nearly all of them go.
+            if connection.fin_received || connection.blind {
                 // tcp_fin → tcp_time_wait(TCP_TIME_WAIT)
                 End::TimeWait
             } else if connection.orphan {

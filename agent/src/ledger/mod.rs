@@ -4,9 +4,10 @@
 //! in the kernel's order (the socket's lock orders them and the ring keeps it), but any of them may be missing: each is
 //! taken at its word, and what it contradicts is counted.
 //!
-//! A connection is found by its socket's cookie. One socket may carry several connections, so that a birth always starts a
-//! new one. A child has no settled cookie at LISTEN → SYN_RECV and waits among the embryos, by address, for its next
-//! event.
+//! A connection is found by its socket's cookie, or by its address as long as the socket has none: only `tp_btf` programs
+//! can make cookies, elsewhere most sockets live without. One socket may carry several connections, so that a birth always
+//! starts a new one. A child has no settled cookie at LISTEN → SYN_RECV and waits among the embryos, by address, for its
+//! next event.
 
 mod connection;
 mod course;
@@ -67,7 +68,7 @@ pub struct Ledger {
     table: Table,
     /// Children between LISTEN → SYN_RECV and their next event, by the address of their socket.
     embryos: HashMap<u64, Connection>,
-    /// Closed connections in the order of their close: (time of close, cookie).
+    /// Closed connections in the order of their close: (time of close, what their socket is known by).
     closing: VecDeque<(u64, u64)>,
     ended: Vec<Ended>,
     totals: Totals,
@@ -101,12 +102,12 @@ impl Ledger {
 
     /// Lets time pass: `now_ns` is a moment up to which every event has been applied.
     pub fn tick(&mut self, now_ns: u64) {
-        while let Some(&(closed_ns, cookie)) = self.closing.front() {
+        while let Some(&(closed_ns, key)) = self.closing.front() {
             if now_ns.saturating_sub(closed_ns) < GRACE_NS {
                 break;
             }
             self.closing.pop_front();
-            self.end_closed(closed_ns, cookie);
+            self.end_closed(closed_ns, key);
         }
     }
 
@@ -125,14 +126,14 @@ impl Ledger {
 
     /// Ends every connection that has been closed, whatever its grace: for the last moment of a run.
     pub fn settle(&mut self) {
-        while let Some((closed_ns, cookie)) = self.closing.pop_front() {
-            self.end_closed(closed_ns, cookie);
+        while let Some((closed_ns, key)) = self.closing.pop_front() {
+            self.end_closed(closed_ns, key);
         }
     }
 
-    fn end_closed(&mut self, closed_ns: u64, cookie: u64) {
+    fn end_closed(&mut self, closed_ns: u64, key: u64) {
         // A socket that was connected again has another time of close, or none.
-        let Some(slot) = self.table.find(cookie) else { return };
+        let Some(slot) = self.table.find(key) else { return };
         let connection = self.table.get(slot);
         if connection.is_closed() && connection.closed_ns == closed_ns {
             self.finish(slot, None);
@@ -206,7 +207,7 @@ impl Ledger {
             self.totals.established[role.index()] += 1;
         }
         if new == State::Closed && old != State::Closed {
-            self.closing.push_back((event.time_ns, event.ends.cookie));
+            self.closing.push_back((event.time_ns, table::key(&event.ends)));
         }
         self.table.touch(slot);
         Applied { connection: Some(self.table.get(slot)), in_state_ns }
@@ -215,13 +216,14 @@ impl Ledger {
     /// The slot of a transition's connection, with everything before this event in it.
     fn slot_for(&mut self, event: &Transition) -> Option<Slot> {
         let (old, new) = (event.old, event.new);
-        let found = self.table.find(event.ends.cookie);
+        let found = self.find(&event.ends);
         if let Some(slot) = found {
             let connection = self.table.get(slot);
             if continues(connection.state, old, new) {
                 if connection.state != old {
                     self.totals.gaps += 1;
                 }
+                self.learn_cookie(slot, &event.ends);
                 return Some(slot);
             }
             self.supersede(slot);
@@ -259,13 +261,41 @@ impl Ledger {
         Some(self.insert(&begin(event, None, false)))
     }
 
-    /// The embryo of a socket that is heard of again: now its cookie is known.
+    /// The connection on a socket.
+    fn find(&mut self, ends: &Ends) -> Option<Slot> {
+        if ends.cookie != 0
+            && let Some(slot) = self.table.find(ends.cookie)
+        {
+            return Some(slot);
+        }
+        let slot = self.table.find_address(ends.sock)?;
+        if may_share_socket(&self.table.get(slot).ends, ends) {
+            return Some(slot);
+        }
+        self.supersede(slot); // another socket at this address
+        None
+    }
+
+    /// A socket known by its address may get a cookie at any time: whoever asks for it first (`ss`, a classic tracepoint)
+    /// makes it.
+    fn learn_cookie(&mut self, slot: Slot, ends: &Ends) {
+        let connection = self.table.get(slot);
+        if ends.cookie == 0 || connection.ends.cookie != 0 {
+            return;
+        }
+        if connection.is_closed() {
+            self.closing.push_back((connection.closed_ns, ends.cookie));
+        }
+        self.table.give_cookie(slot, ends.cookie);
+    }
+
+    /// The embryo of a socket that is heard of again: now its cookie is settled.
     fn hatch(&mut self, ends: &Ends) -> Option<Slot> {
         if self.embryos.is_empty() {
             return None;
         }
         let embryo = self.embryos.get(&ends.sock)?;
-        if embryo.ends.netns != ends.netns || (ends.local_port != 0 && ends.local_port != embryo.ends.local_port) {
+        if !may_share_socket(&embryo.ends, ends) {
             self.lose_embryo(ends.sock); // another socket at this address
             return None;
         }
@@ -276,8 +306,11 @@ impl Ledger {
     }
 
     fn embryo(&mut self, event: &Transition) -> Applied<'_> {
-        // The address is used again, so that the last child there was lost.
+        // The address is used again, so that the last child there was lost, and any other socket is no more.
         self.lose_embryo(event.ends.sock);
+        if let Some(slot) = self.table.find_address(event.ends.sock) {
+            self.supersede(slot);
+        }
         if self.embryos.len() >= EMBRYOS
             && let Some(sock) = self.embryos.keys().next().copied()
         {
@@ -341,8 +374,9 @@ impl Ledger {
     }
 
     fn touch_with(&mut self, ends: &Ends, time_ns: u64, change: impl FnOnce(&mut Connection)) -> Applied<'_> {
-        let slot = self.table.find(ends.cookie).or_else(|| self.hatch(ends));
+        let slot = self.find(ends).or_else(|| self.hatch(ends));
         let connection = slot.map(|slot| {
+            self.learn_cookie(slot, ends);
             self.table.touch(slot);
             let connection = self.table.get_mut(slot);
             connection.last_ns = connection.last_ns.max(time_ns);
@@ -355,8 +389,12 @@ impl Ledger {
     fn destroy(&mut self, event: &Destroy) -> Applied<'_> {
         // A fast open child that was given up before any other event of it.
         self.lose_embryo(event.sock);
-        if let Some(slot) = self.table.find(event.cookie).filter(|slot| !self.table.get(*slot).is_closed()) {
-            self.lose(slot);
+        let by_cookie = (event.cookie != 0).then(|| self.table.find(event.cookie)).flatten();
+        let by_address = self.table.find_address(event.sock);
+        for slot in [by_cookie, by_address].into_iter().flatten() {
+            if !self.table.get(slot).is_closed() {
+                self.lose(slot);
+            }
         }
         // A closed one waits for its grace: its RST may still come.
         Applied::NOTHING
@@ -412,6 +450,12 @@ impl Ledger {
         self.totals.add_end(connection, end);
         self.ended.push(Ended { connection: *connection, end });
     }
+}
+
+/// Whether what is known of a socket fits what is said of the one at the same address. A port of 0 is not known.
+fn may_share_socket(known: &Ends, said: &Ends) -> bool {
+    let ports = (known.local_port, said.local_port);
+    known.netns == said.netns && (ports.0 == 0 || ports.1 == 0 || ports.0 == ports.1)
 }
 
 #[cfg(test)]

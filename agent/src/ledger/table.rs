@@ -1,8 +1,9 @@
-//! Bounded storage of connections: found by cookie, ordered by last use. No allocation for an event in steady state.
+//! Bounded storage of connections: found by socket, ordered by last use. No allocation for an event in steady state.
 
 use hashbrown::HashMap;
 
 use super::connection::Connection;
+use crate::event::Ends;
 
 /// No slot.
 const NIL: u32 = u32::MAX;
@@ -19,11 +20,23 @@ struct Entry {
     older: u32,
 }
 
-/// Connections by socket cookie, at most `limit`.
+/// What a socket is known by: its cookie, or its address while it has none. Nothing is both, because cookies are counted
+/// from 1 and addresses have the highest bit set, as all of the kernel's have.
+pub(super) const fn key(ends: &Ends) -> u64 {
+    if ends.cookie == 0 { address(ends.sock) } else { ends.cookie }
+}
+
+const fn address(sock: u64) -> u64 {
+    sock | 1 << 63
+}
+
+/// Connections by their socket, at most `limit`.
 #[derive(Debug)]
 pub(super) struct Table {
     index: HashMap<u64, u32>,
     entries: Vec<Entry>,
+    /// Connections whose socket is known by its address.
+    addressed: usize,
     limit: usize,
     free: u32,
     newest: u32,
@@ -32,7 +45,8 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(limit: usize) -> Self {
-        Self { index: HashMap::new(), entries: Vec::new(), limit: limit.max(1), free: NIL, newest: NIL, oldest: NIL }
+        let (index, entries) = (HashMap::new(), Vec::new());
+        Self { index, entries, addressed: 0, limit: limit.max(1), free: NIL, newest: NIL, oldest: NIL }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -53,8 +67,24 @@ impl Table {
         self.len() >= self.limit
     }
 
-    pub(super) fn find(&self, cookie: u64) -> Option<Slot> {
-        self.index.get(&cookie).copied().map(Slot)
+    /// The connection on the socket with this key.
+    pub(super) fn find(&self, key: u64) -> Option<Slot> {
+        self.index.get(&key).copied().map(Slot)
+    }
+
+    /// The connection on the socket at this address, if it is known by nothing better.
+    pub(super) fn find_address(&self, sock: u64) -> Option<Slot> {
+        // Where sockets have cookies, nobody pays for this look.
+        if self.addressed == 0 { None } else { self.find(address(sock)) }
+    }
+
+    /// Gives a connection known by address the cookie that its socket has got, which must not be there.
+    pub(super) fn give_cookie(&mut self, slot: Slot, cookie: u64) {
+        let ends = &mut self.entries[slot.0 as usize].connection.ends;
+        self.index.remove(&address(ends.sock));
+        ends.cookie = cookie;
+        self.index.insert(cookie, slot.0);
+        self.addressed -= 1;
     }
 
     pub(super) fn get(&self, slot: Slot) -> &Connection {
@@ -65,9 +95,9 @@ impl Table {
         &mut self.entries[slot.0 as usize].connection
     }
 
-    /// Adds a connection under its cookie, which must not be there. The caller has made room.
+    /// Adds a connection on a socket that must not be there. The caller has made room.
     pub(super) fn insert(&mut self, connection: &Connection) -> Slot {
-        let cookie = connection.ends.cookie;
+        self.addressed += usize::from(connection.ends.cookie == 0);
         let entry = Entry { connection: *connection, newer: NIL, older: NIL };
         let at = if self.free == NIL {
             self.entries.push(entry);
@@ -79,7 +109,7 @@ impl Table {
             self.entries[at as usize] = entry;
             at
         };
-        self.index.insert(cookie, at);
+        self.index.insert(key(&connection.ends), at);
         self.link(at);
         Slot(at)
     }
@@ -104,7 +134,8 @@ impl Table {
         entry.older = self.free;
         let connection = entry.connection;
         self.free = at;
-        self.index.remove(&connection.ends.cookie);
+        self.index.remove(&key(&connection.ends));
+        self.addressed -= usize::from(connection.ends.cookie == 0);
         connection
     }
 

@@ -1,6 +1,5 @@
 //! The engine: kernel, drain, ledger and tally of one run, moved on by whoever owns the thread.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +10,10 @@ use super::usage;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::{Event, EventKind};
-use crate::health::{Health, Probe, roll_up};
+use crate::health::{Health, Probe, Refused, Verdict, roll_up};
 use crate::lanes::Lanes;
 use crate::ledger::{Applied, Ended, Ledger};
-use crate::loader::{self, Filter, Kernel, Outlets};
+use crate::loader::{self, Attachment, Filter, Kernel, Outlets};
 use crate::loss;
 use crate::merge::Merge;
 use crate::netns::NetnsSpec;
@@ -83,7 +82,7 @@ impl Engine {
     pub(super) fn start(config: &Config, clock: Arc<Clock>) -> anyhow::Result<Self> {
         let filter = filter(config)?;
         let (kernel, outlets) =
-            loader::load(btf(), config.ring.size, &filter).context("cannot load the eBPF programs")?;
+            loader::load(&attachment(config), config.ring.size, &filter).context("cannot load the eBPF programs")?;
         require(&kernel.probes())?;
         let now = clock.monotonic_ns();
         let Outlets { lanes, shared } = outlets;
@@ -258,17 +257,28 @@ fn filter(config: &Config) -> anyhow::Result<Filter> {
     })
 }
 
-/// Where the kernel's BTF lies; None for the usual place.
-const fn btf() -> Option<&'static Path> {
-    None
+fn attachment(config: &Config) -> Attachment {
+    let crate::config::Probes { btf, max_rung, disable } = &config.probes;
+    Attachment { btf: btf.clone(), max_rung: *max_rung, disabled: disable.clone() }
 }
 
+/// Tells the verdicts once, and whether they suffice.
 fn require(probes: &[Probe]) -> anyhow::Result<()> {
-    for probe in probes.iter().filter(|probe| !probe.verdict.is_active()) {
-        if probe.required {
-            tracing::error!(probe = probe.name, tracepoint = probe.tracepoint, "{}", probe.verdict);
-        } else {
-            tracing::warn!(probe = probe.name, tracepoint = probe.tracepoint, "{}", probe.verdict);
+    for Probe { name, tracepoint, required, verdict, refused, cost: _ } in probes {
+        match verdict {
+            Verdict::Active { partial: false, .. } | Verdict::Disabled => {}
+            Verdict::Active { partial: true, .. } => tracing::warn!(probe = name, tracepoint, "{verdict}"),
+            Verdict::Unsupported { .. } | Verdict::Broken { .. } if *required => {
+                tracing::error!(probe = name, tracepoint, "{verdict}");
+            }
+            Verdict::Unsupported { .. } | Verdict::Broken { .. } => {
+                tracing::warn!(probe = name, tracepoint, "{verdict}");
+            }
+        }
+        if verdict.is_active() {
+            for Refused { rung, why } in refused {
+                tracing::info!(probe = name, tracepoint, %verdict, "not on rung {rung}: {why}");
+            }
         }
     }
     anyhow::ensure!(
@@ -279,8 +289,9 @@ fn require(probes: &[Probe]) -> anyhow::Result<()> {
 }
 
 /// Loads and attaches every probe, and lets go of it again: for `synfin doctor`.
-pub(super) fn probe_verdicts() -> anyhow::Result<Vec<Probe>> {
+pub(super) fn probe_verdicts(config: &Config) -> anyhow::Result<Vec<Probe>> {
     // One page: nobody reads it.
-    let (kernel, _ring) = loader::load(btf(), 4096, &Filter { netns: Some(Vec::new()), ..Filter::default() })?;
+    let nothing = Filter { netns: Some(Vec::new()), ..Filter::default() };
+    let (kernel, _ring) = loader::load(&attachment(config), 4096, &nothing)?;
     Ok(kernel.probes())
 }

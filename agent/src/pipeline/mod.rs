@@ -21,6 +21,6 @@ pub fn watch(config: &Config, options: &WatchOptions) -> anyhow::Result<()> {
 }
 
 /// Loads and attaches every probe and lets go of it again, for `synfin doctor`.
-pub fn probe_verdicts() -> anyhow::Result<Vec<Probe>> {
-    engine::probe_verdicts()
+pub fn probe_verdicts(config: &Config) -> anyhow::Result<Vec<Probe>> {
+    engine::probe_verdicts(config)
 }

@@ -78,6 +78,7 @@ pub const TELEMETRY: &[&str] = &[
     "synfin.loss.count",
     "synfin.loss.reason",
     "synfin.probe",
+    "synfin.probe.rung",
     "synfin.probe.verdict",
     "synfin.probes",
     "synfin.reset.socket",

@@ -13,6 +13,19 @@ fn complaints(text: &str) -> String {
 #[test]
 fn every_bad_value_names_field_value_origin_and_fix() {
     for (text, complaint) in [
+        (
+            "probes: {disable: [synack, state]}",
+            "probes.disable = state (file F): synfin cannot work without it; take it out of the list. Use reset_sent, reset_received, synack, retransmit",
+        ),
+        (
+            "probes: {disable: [syn]}",
+            "probes.disable = syn (file F): not a probe; use reset_sent, reset_received, synack, retransmit",
+        ),
+        (
+            "probes: {max_rung: kprobe}",
+            "probes.max_rung = kprobe (file F): not a rung; use tp_btf, raw_tracepoint, tracepoint",
+        ),
+        ("probes: {btf: ''}", "probes.btf =  (file F): not a path; leave it out for the kernel's own BTF"),
         ("ring: {size: 5000}", "ring.size = 5000 (file F): not a power of two; use 4KiB or 8KiB"),
         ("ring: {size: 9MiB}", "ring.size = 9MiB (file F): not a power of two; use 8MiB or 16MiB"),
         ("ring: {size: 2KiB}", "ring.size = 2KiB (file F): out of range; use 4KiB to 1GiB"),
@@ -87,14 +100,14 @@ fn every_bad_value_names_field_value_origin_and_fix() {
 #[test]
 fn unknown_keys_name_the_known_ones() {
     for (text, complaint) in [
-        ("rings: {}", "rings (file F): is unknown; known here: filter, ring, ledger, summary, otlp"),
+        ("rings: {}", "rings (file F): is unknown; known here: filter, probes, ring, ledger, summary, otlp"),
         ("ring: {siz: 1}", "ring.siz (file F): is unknown; known here: size, poll"),
         (
             "otlp: {logs: {queue: 1}}",
             "otlp.logs.queue (file F): is unknown; known here: enabled, endpoint, protocol, headers, timeout, compression",
         ),
         ("ring: 8MiB", "ring (file F): is a section; put its fields below it: size, poll"),
-        ("1: 2", "1 (file F): is unknown; known here: filter, ring, ledger, summary, otlp"),
+        ("1: 2", "1 (file F): is unknown; known here: filter, probes, ring, ledger, summary, otlp"),
     ] {
         assert_eq!(complaints(text), complaint);
     }

@@ -170,8 +170,12 @@ pub const CATALOGUE: &[Metric] = &[
         "Runs of an eBPF program, while the kernel counts them (`kernel.bpf_stats_enabled`)."),
     counter("synfin.bpf.program.recursion_misses", "{run}", &["synfin.probe"], read::program_misses,
         "Runs that the kernel skipped because the program was already running on that CPU."),
-    gauge("synfin.probe.status", "1", &["synfin.probe", "synfin.probe.verdict"], read::probes,
-        "1 for the present verdict about a probe: `active`, `unsupported`, `broken`."),
+    gauge("synfin.probe.status", "1", &["synfin.probe", "synfin.probe.verdict", "synfin.probe.rung"], read::probes,
+        "1 for the present verdict about a probe: `active`, `unsupported`, `broken`, `disabled`. The rung of an active \
+         one is how it is attached: `tp_btf`, `raw_tracepoint`, `tracepoint`."),
+    gauge("synfin.health.status", "1", &["synfin.health"], read::health,
+        "1 for what the verdicts add up to: `healthy`, `degraded` (a probe is missing that is not required, or one tells \
+         only a part), `failed`."),
     counter("synfin.clock.jumps", "{jump}", &[], read::clock_jumps,
         "Jumps of the wall clock against the monotonic one."),
     up_down("synfin.filter.missing_namespaces", "{namespace}", &[], read::missing_namespaces,

@@ -123,12 +123,23 @@ mod tests {
     use super::*;
     use crate::event::EventKind;
     use crate::health::{Probe, Verdict};
+    use crate::rung::Rung;
     use crate::status::LossReason;
 
     fn status(active: bool) -> Status {
-        let verdict =
-            if active { Verdict::Active { rung: "tp_btf" } } else { Verdict::Broken { error: "EPERM".to_owned() } };
-        let probe = Probe { name: "state", tracepoint: "inet_sock_set_state", required: false, verdict, cost: None };
+        let verdict = if active {
+            Verdict::Active { rung: Rung::TpBtf, partial: false }
+        } else {
+            Verdict::Broken { error: "EPERM".to_owned() }
+        };
+        let probe = Probe {
+            name: "state",
+            tracepoint: "inet_sock_set_state",
+            required: false,
+            verdict,
+            refused: Vec::new(),
+            cost: None,
+        };
         Status { probes: vec![probe], ..Status::default() }
     }
 

@@ -39,6 +39,7 @@ pub(super) fn client() -> Connection {
         simultaneous: false,
         fin_received: true,
         orphan: false,
+        blind: false,
         left: State::FinWait2,
         errno: 0,
         retransmits_syn: 0,

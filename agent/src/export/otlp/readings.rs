@@ -7,7 +7,7 @@ use synfin_common::event::NO_REASON;
 
 use super::queue::Counts;
 use crate::event::{Direction, EventKind, State};
-use crate::health::Cost;
+use crate::health::{Cost, roll_up};
 use crate::ledger::{End, Role, Side};
 use crate::status::Status;
 
@@ -190,7 +190,15 @@ pub(super) fn program_misses(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
 
 pub(super) fn probes(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
     for probe in &snapshot.status.probes {
-        point(1.0, &[pair("synfin.probe", probe.name), pair("synfin.probe.verdict", probe.verdict.name())]);
+        let mut attributes = vec![pair("synfin.probe", probe.name), pair("synfin.probe.verdict", probe.verdict.name())];
+        attributes.extend(probe.verdict.rung().map(|rung| pair("synfin.probe.rung", rung.name())));
+        point(1.0, &attributes);
+    }
+}
+
+pub(super) fn health(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
+    if !snapshot.status.probes.is_empty() {
+        point(1.0, &[pair("synfin.health", roll_up(&snapshot.status.probes).name())]);
     }
 }
 

@@ -10,6 +10,7 @@ use super::fixtures::{client, refused, server};
 use super::receiver::{Receiver, http, signal};
 use super::*;
 use crate::health::{Probe, Verdict};
+use crate::rung::Rung;
 use crate::status::Status;
 
 fn start(settings: &Settings) -> Otlp {
@@ -142,7 +143,8 @@ fn logs_are_events_and_the_last_metrics_tell_of_all_spans() {
         name: "state",
         tracepoint: "inet_sock_set_state",
         required: true,
-        verdict: Verdict::Active { rung: "tp_btf" },
+        verdict: Verdict::Active { rung: Rung::TpBtf, partial: false },
+        refused: Vec::new(),
         cost: None,
     };
     board.publish(Status { probes: vec![probe], ..Status::default() });

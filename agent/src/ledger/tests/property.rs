@@ -26,9 +26,9 @@ impl Slab {
 }
 
 /// A life on its way.
-struct Actor {
+pub(super) struct Actor {
     life: Life,
-    sock: Option<u64>,
+    pub(super) sock: Option<u64>,
     /// When its LISTEN → SYN_RECV came.
     born_ns: Option<u64>,
     /// The ledger was told that its socket is no more.
@@ -36,10 +36,10 @@ struct Actor {
 }
 
 /// One choice of the interleaving: who is next (or that nothing happens for a while), and whether the event is lost.
-type Choice = (u8, bool);
+pub(super) type Choice = (u8, bool);
 
 /// Plays lives at the same time, in an order that `choices` makes. No pause comes between what the kernel does in one call.
-fn interleave(stage: &mut Stage, lives: Vec<Life>, choices: &[Choice]) -> Vec<Actor> {
+pub(super) fn interleave(stage: &mut Stage, lives: Vec<Life>, choices: &[Choice]) -> Vec<Actor> {
     let mut slab = Slab::default();
     let mut actors: Vec<Actor> =
         lives.into_iter().map(|life| Actor { life, sock: None, born_ns: None, destroyed: false }).collect();
@@ -74,14 +74,14 @@ fn interleave(stage: &mut Stage, lives: Vec<Life>, choices: &[Choice]) -> Vec<Ac
     }
 }
 
-fn lives(most: usize) -> impl Strategy<Value = Vec<Life>> {
+pub(super) fn lives(most: usize) -> impl Strategy<Value = Vec<Life>> {
     vec(0..scenarios::ALL.len(), 1..most).prop_map(|picked| {
         let each = |(id, at): (usize, usize)| scenarios::ALL[at](id as u32 + 1);
         picked.into_iter().enumerate().flat_map(each).collect()
     })
 }
 
-fn choices(loss: f64) -> impl Strategy<Value = Vec<Choice>> {
+pub(super) fn choices(loss: f64) -> impl Strategy<Value = Vec<Choice>> {
     vec((any::<u8>(), prop::bool::weighted(loss)), 0..200)
 }
 
@@ -152,6 +152,7 @@ fn anything() -> impl Strategy<Value = Event> {
                     errno,
                     fin_received,
                     orphan,
+                    blind: other,
                     owner_context,
                     task: stranger(),
                     cgroup: 0,

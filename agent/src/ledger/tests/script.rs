@@ -200,6 +200,7 @@ impl Life {
             errno: self.errno,
             fin_received: self.fin_received,
             orphan: self.orphan,
+            blind: false,
             owner_context,
             task,
             cgroup: if embryo { 0 } else { self.cgroup },
@@ -298,6 +299,29 @@ impl Life {
     pub(super) fn crossed(mut self, end: End) -> Self {
         self.fates.push(Fate { role: self.role, end, closed_first: Some(Side::Local), simultaneous: true });
         self
+    }
+
+    /// The same socket, without a cookie in its first `events` events.
+    pub(super) fn without_cookie(mut self, events: usize) -> Self {
+        for step in self.steps.iter_mut().take(events) {
+            match &mut step.event {
+                Event::Transition(event) => event.ends.cookie = 0,
+                Event::Retransmit(event) => event.ends.cookie = 0,
+                Event::Reset(event) => event.ends.cookie = 0,
+                Event::Destroy(event) => event.cookie = 0,
+            }
+        }
+        self
+    }
+
+    /// The same socket, as a program sees it that does not know the kernel's types.
+    pub(super) fn blind(mut self) -> Self {
+        for step in &mut self.steps {
+            if let Event::Transition(event) = &mut step.event {
+                (event.errno, event.fin_received, event.orphan, event.blind) = (0, false, false, true);
+            }
+        }
+        self.without_cookie(usize::MAX)
     }
 
     /// Address and port of its peer.

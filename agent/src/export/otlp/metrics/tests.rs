@@ -10,6 +10,7 @@ use super::super::fixtures::{client, refused};
 use super::*;
 use crate::event::{EventKind, State};
 use crate::health::{Cost, Probe, Verdict};
+use crate::rung::Rung;
 use crate::status::{Loss, LossReason, Status};
 
 /// Metric name to points: attributes as text to value.
@@ -120,7 +121,8 @@ fn full() -> Status {
         name: "state",
         tracepoint: "inet_sock_set_state",
         required: true,
-        verdict: Verdict::Active { rung: "tp_btf" },
+        verdict: Verdict::Active { rung: Rung::TpBtf, partial: false },
+        refused: Vec::new(),
         cost: Some(Cost { runs: next(), time: Duration::from_millis(next()), recursion_misses: next() }),
     }];
     status.ring_fill = (next(), next());
@@ -176,7 +178,10 @@ fn what_is_exported_is_what_the_status_says() {
         point(resets, &format!("{sent},synfin.reset.socket=false")),
         totals.resets_without_socket[&synfin_common::event::NO_REASON] as f64
     );
-    assert_eq!(point("synfin.probe.status", "synfin.probe=state,synfin.probe.verdict=active"), 1.0);
+    assert_eq!(
+        point("synfin.probe.status", "synfin.probe=state,synfin.probe.rung=tp_btf,synfin.probe.verdict=active"),
+        1.0
+    );
     assert_eq!(point("process.cpu.time", ""), status.cpu.as_secs_f64());
 }
 
