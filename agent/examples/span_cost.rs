@@ -1,4 +1,5 @@
-//! What an exported span costs: CPU time of the whole process, from the ended connection to the endpoint's answer.
+//! What an exported span costs: CPU time and allocations of the whole process, from the ended connection to the
+//! endpoint's answer.
 //!
 //! `synfin-receiver` of the tests is an endpoint that takes nearly no CPU; it prints its URL.
 //!
@@ -7,9 +8,13 @@
 //! ```
 
 #![expect(clippy::print_stdout, reason = "its result is its output")]
+#![expect(unsafe_code, reason = "an allocator that counts is still an allocator")]
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -23,6 +28,28 @@ const SPANS: usize = 100_000;
 /// As the drain thread hands them over.
 const PASS: usize = 256;
 
+/// The system's allocator, counted.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call goes to `System` unchanged, which keeps the contract.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promises are those that `System` needs.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above; what `alloc` gave came from `System`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let endpoint = arguments.next().context("the URL of an OTLP endpoint is missing")?;
@@ -35,22 +62,29 @@ fn main() -> Result<()> {
         _ => Compression::None,
     };
     let timeout = Signal::TIMEOUT;
-    let traces = Some(Signal { endpoint, protocol, headers: Default::default(), timeout, compression });
+    let traces = Some(Signal { endpoint, protocol, headers: BTreeMap::new(), timeout, compression });
     let settings =
         Settings { traces, queue: 2 * SPANS, shutdown_timeout: Duration::from_mins(1), ..Settings::default() };
     let otlp = Otlp::start(&settings, Arc::default(), Arc::default())?;
     let connections: Vec<_> = (0..SPANS as u32).map(connection).collect();
 
-    let before = cpu_ns();
+    let before = (cpu_ns(), ALLOCATIONS.load(Ordering::Relaxed));
     for pass in connections.chunks(PASS) {
         otlp.ended(pass.iter().map(|connection| (connection, End::TimeWait)));
     }
     let report = otlp.shutdown();
-    let spent = cpu_ns() - before;
+    let spent = cpu_ns() - before.0;
+    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before.1;
 
     let counts = report.spans.context("spans are exported")?;
     ensure!(counts.exported == SPANS as u64, "not all spans arrived: {counts:?}");
-    println!("{} ns of CPU for each of {SPANS} spans, {compression:?}, {}", spent / SPANS as i64, protocol.name());
+    println!(
+        "{} ns of CPU and {:.2} allocations for each of {SPANS} spans: {}, compression {}",
+        spent / SPANS as i64,
+        allocations as f64 / SPANS as f64,
+        protocol.name(),
+        compression.name()
+    );
     Ok(())
 }
 
