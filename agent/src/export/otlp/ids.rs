@@ -108,17 +108,30 @@ impl Sampler {
         low % RANDOMNESS >= self.threshold
     }
 
-    /// The value of `ot` in `tracestate`: how probable it was to keep a span, so that backends can count properly.
-    /// `always` for a span that was kept for what it is.
-    pub fn trace_state(self, always: bool) -> Option<String> {
-        if !self.is_partial() {
-            return None; // everything is kept: nothing to correct
+    /// How probable it was to keep a span, so that backends can count properly.
+    pub fn trace_states(self) -> TraceStates {
+        if self.is_partial() {
+            TraceStates { sampled: threshold(self.threshold), always: threshold(0) }
+        } else {
+            TraceStates::default() // everything is kept: nothing to correct
         }
-        let threshold = if always { 0 } else { self.threshold };
-        let digits = format!("{threshold:014x}");
-        let digits = digits.trim_end_matches('0');
-        Some(format!("th:{}", if digits.is_empty() { "0" } else { digits }))
     }
+}
+
+/// The values of `tracestate` that spans may have, made once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TraceStates {
+    /// Of a span that the ratio kept.
+    pub sampled: String,
+    /// Of a span that was kept for what it is.
+    pub always: String,
+}
+
+/// `tracestate` with a threshold for the 56 random bits, as OpenTelemetry's entry `ot` tells it.
+fn threshold(threshold: u64) -> String {
+    let digits = format!("{threshold:014x}");
+    let digits = digits.trim_end_matches('0');
+    format!("ot=th:{}", if digits.is_empty() { "0" } else { digits })
 }
 
 #[cfg(test)]
@@ -167,11 +180,12 @@ mod tests {
 
     #[test]
     fn the_threshold_is_told_as_the_specification_says() {
-        assert_eq!(Sampler::new(1.0).trace_state(false), None);
-        assert_eq!(Sampler::new(0.25).trace_state(false).as_deref(), Some("th:c"));
-        assert_eq!(Sampler::new(0.5).trace_state(false).as_deref(), Some("th:8"));
-        assert_eq!(Sampler::new(0.5).trace_state(true).as_deref(), Some("th:0"));
-        assert_eq!(Sampler::new(0.01).trace_state(false).as_deref(), Some("th:fd70a3d70a3d71"));
+        let states = |ratio| Sampler::new(ratio).trace_states();
+        assert_eq!(states(1.0), TraceStates::default());
+        assert_eq!(states(0.25).sampled, "ot=th:c");
+        assert_eq!(states(0.5).sampled, "ot=th:8");
+        assert_eq!(states(0.5).always, "ot=th:0");
+        assert_eq!(states(0.01).sampled, "ot=th:fd70a3d70a3d71");
     }
 
     #[test]

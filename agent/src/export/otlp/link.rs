@@ -12,17 +12,27 @@ pub(super) struct Link {
     signal: &'static str,
     endpoint: String,
     reach: Mutex<Reach>,
+    told: Mutex<Told>,
 }
 
 impl Link {
     /// A link that has not been tried.
     pub(super) fn new(signal: &'static str, endpoint: &str) -> Self {
-        Self { signal, endpoint: redacted(endpoint), reach: Mutex::default() }
+        Self { signal, endpoint: redacted(endpoint), reach: Mutex::default(), told: Mutex::default() }
     }
 
-    /// The endpoint took a batch.
-    pub(super) fn answered(&self) {
+    /// The endpoint took a request, but will not keep so many items of it, and says why; or it says something else.
+    pub(super) fn answered(&self, rejected: usize, message: &str) {
         let Self { signal, endpoint, .. } = self;
+        if (rejected != 0 || !message.is_empty()) && self.told().is_new(message) {
+            // In quotes and escaped: the text comes from the network.
+            let message = Told::shown(message);
+            if rejected == 0 {
+                tracing::warn!(signal, endpoint, ?message, "the OTLP endpoint has something to say");
+            } else {
+                tracing::warn!(signal, endpoint, rejected, ?message, "the OTLP endpoint rejects part of what it gets");
+            }
+        }
         if let Some(away) = self.reach().answered(Instant::now()) {
             tracing::info!(signal, endpoint, "the OTLP endpoint answers again after {:.0} s", away.as_secs_f64());
         }
@@ -38,6 +48,14 @@ impl Link {
                 why,
                 "the OTLP endpoint does not answer; what waits is kept and tried again"
             );
+        }
+    }
+
+    /// An export of totals did not arrive, for a reason that OpenTelemetry's exporter tells as text.
+    pub(super) fn missed(&self, why: &str) {
+        let Self { signal, endpoint, .. } = self;
+        if self.reach().failed(Instant::now()) {
+            tracing::warn!(signal, endpoint, why, "OTLP metrics did not arrive; the next export has the same totals");
         }
     }
 
@@ -57,6 +75,10 @@ impl Link {
     /// Whether the last attempt, if there was any, succeeded.
     pub(super) fn is_up(&self) -> bool {
         self.reach().since.is_none()
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reach(&self) -> std::sync::MutexGuard<'_, Reach> {
@@ -91,6 +113,30 @@ impl Reach {
             self.told = true;
         }
         warn
+    }
+}
+
+/// Messages of the endpoint that the log has shown.
+#[derive(Debug, Default)]
+struct Told(Vec<String>);
+
+impl Told {
+    /// Each message is shown once, and no more than so many: what comes from the network must not fill log or memory.
+    const MOST: usize = 16;
+    /// As much of a message is worth showing, in characters.
+    const LONGEST: usize = 200;
+
+    fn is_new(&mut self, message: &str) -> bool {
+        let message = Self::shown(message);
+        if self.0.len() >= Self::MOST || self.0.contains(&message) {
+            return false;
+        }
+        self.0.push(message);
+        true
+    }
+
+    fn shown(message: &str) -> String {
+        message.chars().take(Self::LONGEST).collect()
     }
 }
 
@@ -138,6 +184,17 @@ mod tests {
         assert!(reach.answered(at(1)).is_some());
         assert!(!reach.failed(at(2)));
         assert!(reach.failed(at(70)));
+    }
+
+    #[test]
+    fn what_the_endpoint_says_is_told_once_and_does_not_fill_the_log() {
+        let mut told = Told::default();
+        assert!(told.is_new(""), "it rejects without a word");
+        assert!(told.is_new("too old"));
+        assert!(!told.is_new("too old"));
+        let lines = (0..1_000).filter(|number| told.is_new(&format!("{number}: {}", "x".repeat(10_000)))).count();
+        assert_eq!(lines, Told::MOST - 2);
+        assert!(told.0.iter().all(|message| message.chars().count() <= Told::LONGEST));
     }
 
     #[test]

@@ -3,16 +3,18 @@
 use std::io;
 use std::sync::Arc;
 
+use opentelemetry::InstrumentationScope;
 use opentelemetry::Key;
 use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity};
-use opentelemetry_otlp::LogExporter;
-use opentelemetry_sdk::logs::{LogBatch, LogExporter as _, SdkLogRecord, SdkLogger, SdkLoggerProvider};
+use opentelemetry_proto::tonic::logs::v1::LogRecord as Message;
+use opentelemetry_sdk::logs::{SdkLogRecord, SdkLogger, SdkLoggerProvider};
+use prost::Message as _;
 
 use super::changes::Changes;
 use super::link::Link;
 use super::queue::{Counts, Item, Queue};
-use super::transport::{Sender, classify};
-use super::worker::{Failure, Outlet, spawn};
+use super::sender::Sender;
+use super::worker::{Outlet, Sent, spawn};
 use crate::clock::Clock;
 
 /// Records that wait at most: hours of the agent's events, which are rate-limited where they arise.
@@ -42,8 +44,13 @@ impl Item for Record {
 
 impl Logs {
     /// Starts the worker.
-    pub(super) fn start(sender: Sender<LogExporter>, link: Link, clock: Arc<Clock>) -> io::Result<Self> {
-        let logger = SdkLoggerProvider::builder().build().logger_with_scope(sender.scope.clone());
+    pub(super) fn start(
+        sender: Sender,
+        link: Link,
+        clock: Arc<Clock>,
+        scope: InstrumentationScope,
+    ) -> io::Result<Self> {
+        let logger = SdkLoggerProvider::builder().build().logger_with_scope(scope);
         let logs = Self { queue: Arc::new(Queue::new(QUEUE, BATCH)), link: Arc::new(link), logger, clock };
         let outlet = Records { sender, changes: Changes::default(), logs: logs.clone() };
         spawn("otlp-logs", Arc::clone(&logs.queue), Arc::clone(&logs.link), outlet)?;
@@ -81,7 +88,7 @@ impl Logs {
 
 /// Encodes and sends.
 struct Records {
-    sender: Sender<LogExporter>,
+    sender: Sender,
     changes: Changes,
     logs: Logs,
 }
@@ -89,10 +96,9 @@ struct Records {
 impl Outlet for Records {
     type Item = Record;
 
-    fn send(&mut self, batch: &[Record]) -> Result<(), Failure> {
-        let Sender { exporter, driver, scope, .. } = &self.sender;
-        let records: Vec<_> = batch.iter().map(|record| (&record.0, scope)).collect();
-        driver.block_on(exporter.export(LogBatch::new(&records))).map_err(|error| classify(&error))
+    fn send(&mut self, batch: &[Record]) -> Sent {
+        // A record a second at most: OpenTelemetry's own message is good enough.
+        self.sender.send(batch, |Record(record), to| to.fields(&Message::from(record).encode_to_vec()))
     }
 
     fn tick(&mut self) {

@@ -16,8 +16,6 @@ use super::link::Link;
 use super::logs::Logs;
 use super::readings::{Line, Snapshot};
 use super::traces::Traces;
-use super::transport::classify;
-use super::worker::Failure;
 use crate::ledger::{Connection, End, Role};
 use crate::status::Board;
 
@@ -73,11 +71,8 @@ impl<E: PushMetricExporter> PushMetricExporter for Watched<E> {
         self.source.release();
         let result = self.exporter.export(metrics).await;
         match &result {
-            Ok(()) => self.link.answered(),
-            Err(error) => match classify(error) {
-                Failure::Retry(why) => self.link.failed(&why),
-                Failure::Rejected(why) => self.link.refused(&why),
-            },
+            Ok(()) => self.link.answered(0, ""),
+            Err(error) => self.link.missed(&error.to_string()),
         }
         result
     }

@@ -99,19 +99,19 @@ impl<T: Item> Queue<T> {
         !last && !state.finished
     }
 
-    /// The batch arrived.
-    pub fn exported(&self, batch: &mut Vec<T>) {
-        self.lock().settle(batch.len(), |counts| &mut counts.exported);
-        batch.clear();
+    /// The first `items` of the batch arrived: they leave it.
+    pub fn exported(&self, batch: &mut Vec<T>, items: usize) {
+        let items = batch.drain(..items).len();
+        self.lock().settle(items, |counts| &mut counts.exported);
     }
 
-    /// The endpoint refused the batch for good.
-    pub fn rejected(&self, batch: &mut Vec<T>) {
-        self.lock().settle(batch.len(), |counts| &mut counts.rejected);
-        batch.clear();
+    /// The endpoint refused the first `items` of the batch for good: they leave it.
+    pub fn rejected(&self, batch: &mut Vec<T>, items: usize) {
+        let items = batch.drain(..items).len();
+        self.lock().settle(items, |counts| &mut counts.rejected);
     }
 
-    /// The batch could not be sent now: it goes back to the front and may be shed like all others.
+    /// The rest of the batch could not be sent now: it goes back to the front and may be shed like all others.
     pub fn put_back(&self, batch: &mut Vec<T>) {
         let mut state = self.lock();
         let state = &mut *state;

@@ -6,6 +6,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http2::Builder as Http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
@@ -13,11 +18,14 @@ use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::
 };
 use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::trace::v1::Span;
-use tonic::{Code, Request, Response, Status};
+use tonic::codec::CompressionEncoding;
+use tonic::{Request, Response, Status};
 
 use crate::config::{Compression, Protocol, Signal};
 
@@ -31,7 +39,9 @@ pub(super) struct Inbox {
     /// Names of the services that sent.
     pub(super) services: Vec<String>,
     /// Answers for the next requests; afterwards everything is taken.
-    pub(super) refusals: Vec<Code>,
+    pub(super) refusals: Vec<Status>,
+    /// Spans that it says to reject of each request, and why.
+    pub(super) partial: Option<(i64, String)>,
 }
 
 /// A gRPC endpoint on a port of its own.
@@ -57,8 +67,11 @@ impl Receiver {
                 listener.set_nonblocking(true).unwrap();
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 let incoming = tonic::transport::server::TcpIncoming::from(listener);
+                let traces = TraceServiceServer::new(service.clone())
+                    .accept_compressed(CompressionEncoding::Gzip)
+                    .send_compressed(CompressionEncoding::Gzip);
                 let server = tonic::transport::Server::builder()
-                    .add_service(TraceServiceServer::new(service.clone()))
+                    .add_service(traces)
                     .add_service(LogsServiceServer::new(service.clone()))
                     .add_service(MetricsServiceServer::new(service));
                 server.serve_with_incoming(incoming).await.unwrap();
@@ -86,7 +99,7 @@ impl Receiver {
     fn take<R>(&self, add: impl FnOnce(&mut Inbox) -> R) -> Result<Response<R>, Status> {
         let mut inbox = self.inbox.lock().unwrap();
         match inbox.refusals.pop() {
-            Some(code) => Err(Status::new(code, "as told by the test")),
+            Some(status) => Err(status),
             None => Ok(Response::new(add(&mut inbox))),
         }
     }
@@ -105,7 +118,11 @@ impl TraceService for Receiver {
                 inbox.services.push(format!("{:?}", name.and_then(|pair| pair.value)));
                 inbox.spans.extend(resource.scope_spans.into_iter().flat_map(|scope| scope.spans));
             }
-            ExportTraceServiceResponse::default()
+            let partial_success = inbox
+                .partial
+                .clone()
+                .map(|(rejected_spans, error_message)| ExportTracePartialSuccess { rejected_spans, error_message });
+            ExportTraceServiceResponse { partial_success }
         })
     }
 }
@@ -143,6 +160,11 @@ pub(super) type Requests = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
 
 /// An HTTP endpoint that answers every request with `status`.
 pub(super) fn http(status: &'static str) -> (SocketAddr, Requests) {
+    answering(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").into_bytes())
+}
+
+/// An HTTP endpoint that answers every request with these bytes, right or wrong, and closes the connection.
+pub(super) fn answering(answer: Vec<u8>) -> (SocketAddr, Requests) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, requests) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
     let taken = Arc::clone(&requests);
@@ -169,10 +191,55 @@ pub(super) fn http(status: &'static str) -> (SocketAddr, Requests) {
             }
             let body = data[head.len() + 4..].to_vec();
             taken.lock().unwrap().push((head, body));
-            write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
+            // The sender may have heard enough before the end.
+            _ = stream.write_all(&answer);
         }
     });
     (address, requests)
+}
+
+/// A gRPC endpoint that speaks HTTP/2 well and gRPC as told: headers, body and trailers as they are.
+pub(super) fn raw_grpc(
+    headers: &[(&'static str, String)],
+    body: Option<Vec<u8>>,
+    trailers: &[(&'static str, String)],
+) -> SocketAddr {
+    let map = |pairs: &[(&'static str, String)]| -> http::HeaderMap {
+        pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
+    };
+    let (headers, trailers) = (map(headers), map(trailers));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let answer = move || {
+        let body = Full::new(bytes::Bytes::from(body.clone().unwrap_or_default()));
+        let trailers = (!trailers.is_empty()).then(|| Ok(trailers.clone()));
+        let mut response = http::Response::new(body.with_trailers(std::future::ready(trailers)));
+        *response.headers_mut() = headers.clone();
+        response
+    };
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let answer = answer.clone();
+                let service = service_fn(move |request: http::Request<Incoming>| {
+                    let response = answer();
+                    async move {
+                        request.into_body().collect().await?;
+                        Ok::<_, hyper::Error>(response)
+                    }
+                });
+                tokio::spawn(async move {
+                    // An error here is the sender going away.
+                    _ = Http2::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+    });
+    address
 }
 
 /// A signal with short patience.

@@ -1,17 +1,20 @@
-//! A connection as a span.
+//! A connection as a span: what a span contains is said here, once, and visited by whoever makes something of it
+//! ([`encode`] bytes, the tests OpenTelemetry's own types).
 
-use std::time::SystemTime;
+use opentelemetry::trace::{SpanKind, TraceFlags};
 
-use opentelemetry::trace::{Event, SpanContext, SpanKind, Status as SpanStatus, TraceFlags, TraceState};
-use opentelemetry::{InstrumentationScope, KeyValue, Value};
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
-
-use super::ids::{Ids, Sampler};
+use super::ids::{Ids, TraceStates};
 use super::queue::Item;
 use crate::clock::Offset;
 use crate::event::{Direction, State};
-use crate::ledger::{Connection, End, Role};
+use crate::ledger::{Connection, End, Role, Side};
 use crate::status::Status;
+
+mod encode;
+mod text;
+
+pub(super) use encode::SpanFields;
+use text::Address;
 
 /// A connection that ended, as it waits for export. What must not change between attempts is fixed when it ended: its
 /// ids, and the wall clock of that moment.
@@ -44,33 +47,73 @@ impl Item for Ended {
 /// Flags of the trace context: sampled, and the low 56 bits of the trace id are random (W3C Trace Context 2).
 const FLAGS: TraceFlags = TraceFlags::new(0x03);
 
-/// The span of a connection. `status` gives names to reset reasons.
-pub fn span(ended: &Ended, sampler: Sampler, scope: &InstrumentationScope, status: &Status) -> SpanData {
+/// All of a span but its attributes and events.
+#[derive(Clone, Debug)]
+pub struct Head<'a> {
+    /// Its place in the traces.
+    pub ids: Ids,
+    /// Whether the parent, if there is one, is another agent's.
+    pub remote_parent: bool,
+    /// Flags of the trace context.
+    pub flags: TraceFlags,
+    /// `tracestate`, empty for none.
+    pub trace_state: &'a str,
+    /// What kind of connections this is one of.
+    pub name: &'static str,
+    /// Which part this end had.
+    pub kind: SpanKind,
+    /// First event, nanoseconds since the Unix epoch.
+    pub start_unix_ns: u64,
+    /// Last event, nanoseconds since the Unix epoch.
+    pub end_unix_ns: u64,
+    /// If the status is an error: which, in words.
+    pub error: Option<&'static str>,
+}
+
+/// Value of an attribute.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value<'a> {
+    /// `string`
+    Text(&'a str),
+    /// `bool`
+    Flag(bool),
+    /// `int`
+    Integer(i64),
+    /// `double`
+    Real(f64),
+}
+
+/// Makes something of a span that is described to it: first the head, then attributes, then events in the order of time.
+pub trait Visit {
+    /// All but attributes and events.
+    fn head(&mut self, head: &Head<'_>);
+    /// An attribute, with a key that did not come before.
+    fn attribute(&mut self, key: &'static str, value: Value<'_>);
+    /// An event, at nanoseconds since the Unix epoch.
+    fn event(&mut self, name: &'static str, unix_ns: u64, attributes: &[(&'static str, Value<'_>)]);
+}
+
+/// Describes the span of a connection. `status` gives names to reset reasons. Nothing is allocated on the way (but for a
+/// process name that is no UTF-8).
+pub fn describe(ended: &Ended, states: &TraceStates, status: &Status, to: &mut impl Visit) {
     let Ended { connection, end, offset, ids } = ended;
     let ended_ns = if connection.closed_ns == 0 { connection.last_ns } else { connection.closed_ns };
     // Both ends by the same offset: whatever the wall clock did meanwhile, a span does not end before it starts.
     let (start, finish) = (connection.first_ns, ended_ns.max(connection.first_ns));
-    let trace_state = sampler
-        .trace_state(ended.is_abnormal())
-        .and_then(|value| TraceState::from_key_value([("ot", value)]).ok())
-        .unwrap_or_default();
     let error = end.error_type(connection.errno);
-    SpanData {
-        span_context: SpanContext::new(ids.trace, ids.span, FLAGS, false, trace_state),
-        parent_span_id: ids.parent,
-        parent_span_is_remote: connection.role == Some(Role::Server),
-        span_kind: kind(connection.role),
-        name: name(connection.role).into(),
-        start_time: offset.system_time(start),
-        end_time: offset.system_time(finish),
-        attributes: attributes(connection, *end, error),
-        dropped_attributes_count: 0,
-        events: events(connection, status, |ns| offset.system_time(ns.clamp(start, finish)), finish),
-        links: SpanLinks::default(),
-        // By the conventions a clean end stays Unset; Ok is for users.
-        status: error.map_or(SpanStatus::Unset, |_| SpanStatus::error(description(*end))),
-        instrumentation_scope: scope.clone(),
-    }
+    to.head(&Head {
+        ids: *ids,
+        remote_parent: connection.role == Some(Role::Server),
+        flags: FLAGS,
+        trace_state: if ended.is_abnormal() { &states.always } else { &states.sampled },
+        name: name(connection.role),
+        kind: kind(connection.role),
+        start_unix_ns: offset.unix_ns(start),
+        end_unix_ns: offset.unix_ns(finish),
+        error: error.map(|_| description(*end)),
+    });
+    describe_attributes(&mut Attributes(to), connection, *end, error);
+    describe_events(to, connection, status, |ns| offset.unix_ns(ns.clamp(start, finish)), finish);
 }
 
 /// Never an address: names of spans are for grouping.
@@ -102,106 +145,157 @@ const fn description(end: End) -> &'static str {
     }
 }
 
-/// Keys of docs/EVENTS.md. What is unknown is absent.
-fn attributes(connection: &Connection, end: End, error: Option<&'static str>) -> Vec<KeyValue> {
-    let mut list = List(Vec::with_capacity(40));
-    list.add("network.transport", "tcp");
-    list.add("network.connection.end", end.name());
-    list.add_some("error.type", error);
-    add_ends(&mut list, connection);
-    list.add_some("network.tcp.handshake.role", connection.role.map(Role::name));
-    list.add("linux.netns.inode", i64::from(connection.ends.netns));
-    list.add_some("linux.socket.cookie", known(connection.ends.cookie));
-    list.add_some("linux.cgroup.id", known(connection.cgroup));
+/// Attributes of the span, with the keys of docs/EVENTS.md. What is unknown is absent.
+fn describe_attributes(
+    list: &mut Attributes<'_, impl Visit>,
+    connection: &Connection,
+    end: End,
+    error: Option<&'static str>,
+) {
+    list.text("network.transport", "tcp");
+    list.text("network.connection.end", end.name());
+    list.some_text("error.type", error);
+    describe_ends(list, connection);
+    list.some_text("network.tcp.handshake.role", connection.role.map(Role::name));
+    list.integer("linux.netns.inode", connection.ends.netns);
+    list.known("linux.socket.cookie", connection.ends.cookie);
+    list.known("linux.cgroup.id", connection.cgroup);
     if let Some(owner) = &connection.owner {
-        list.add("process.pid", i64::from(owner.pid));
-        list.add("process.executable.name", owner.name().into_owned());
+        list.integer("process.pid", owner.pid);
+        list.text("process.executable.name", &owner.name());
     }
-    list.add_some("network.tcp.handshake.duration", connection.handshake_seconds());
-    list.add_some("network.connection.duration", connection.duration_seconds());
-    list.add_some("network.tcp.close.first", connection.closed_first.map(crate::ledger::Side::name));
+    list.some_real("network.tcp.handshake.duration", connection.handshake_seconds());
+    list.some_real("network.connection.duration", connection.duration_seconds());
+    list.some_text("network.tcp.close.first", connection.closed_first.map(Side::name));
     if connection.simultaneous {
-        list.add("network.tcp.close.simultaneous", true);
+        list.0.attribute("network.tcp.close.simultaneous", Value::Flag(true));
     }
-    list.add("network.tcp.retransmits", i64::from(connection.retransmits()));
-    list.add("network.tcp.resets", i64::from(connection.resets_sent) + i64::from(connection.resets_received));
-    if connection.errno != 0 {
-        list.add("linux.errno", i64::from(connection.errno));
-    }
-    add_measures(&mut list, connection);
-    list.0
+    list.integer("network.tcp.retransmits", connection.retransmits());
+    list.integer("network.tcp.resets", u32::from(connection.resets_sent) + u32::from(connection.resets_received));
+    list.known("linux.errno", connection.errno.into());
+    describe_measures(list, connection);
 }
 
-fn add_ends(list: &mut List, connection: &Connection) {
+fn describe_ends(list: &mut Attributes<'_, impl Visit>, connection: &Connection) {
     let ends = &connection.ends;
     // Port 0 and the unspecified address mean that the kernel did not know them (yet).
-    let address = |address: std::net::IpAddr| (!address.is_unspecified()).then(|| address.to_string());
-    let local = (address(ends.local_address()), known(ends.local_port.into()));
-    let peer = (address(ends.peer_address()), known(ends.peer_port.into()));
+    let address = |address: std::net::IpAddr| (!address.is_unspecified()).then(|| Address::of(address));
+    let (local, peer) = (address(ends.local_address()), address(ends.peer_address()));
+    let local = (local.as_ref().map(Address::as_str), ends.local_port);
+    let peer = (peer.as_ref().map(Address::as_str), ends.peer_port);
     if local.0.is_some() || peer.0.is_some() {
-        list.add("network.type", ends.network_type());
+        list.text("network.type", ends.network_type());
     }
-    match connection.role {
-        Some(Role::Client) => {
-            list.add_end("client.address", "client.port", local.clone());
-            list.add_end("server.address", "server.port", peer.clone());
-        }
-        Some(Role::Server) => {
-            list.add_end("client.address", "client.port", peer.clone());
-            list.add_end("server.address", "server.port", local.clone());
-        }
-        None => {}
+    let roles = match connection.role {
+        Some(Role::Client) => Some((local, peer)),
+        Some(Role::Server) => Some((peer, local)),
+        None => None,
+    };
+    if let Some((client, server)) = roles {
+        list.some_text("client.address", client.0);
+        list.known("client.port", client.1.into());
+        list.some_text("server.address", server.0);
+        list.known("server.port", server.1.into());
     }
-    list.add_end("network.local.address", "network.local.port", local);
-    list.add_end("network.peer.address", "network.peer.port", peer);
+    list.some_text("network.local.address", local.0);
+    list.known("network.local.port", local.1.into());
+    list.some_text("network.peer.address", peer.0);
+    list.known("network.peer.port", peer.1.into());
 }
 
-fn add_measures(list: &mut List, connection: &Connection) {
+fn describe_measures(list: &mut Attributes<'_, impl Visit>, connection: &Connection) {
     let Some(measures) = &connection.measures else { return };
     // Without a sample the kernel has 0, which no round trip takes.
     if measures.srtt_us != 0 {
-        list.add("network.tcp.rtt.smoothed", f64::from(measures.srtt_us) / 1e6);
-        list.add("network.tcp.rtt.deviation", f64::from(measures.mdev_us) / 1e6);
+        list.some_real("network.tcp.rtt.smoothed", Some(f64::from(measures.srtt_us) / 1e6));
+        list.some_real("network.tcp.rtt.deviation", Some(f64::from(measures.mdev_us) / 1e6));
     }
-    list.add("network.tcp.bytes_acked", measures.bytes_acked as i64);
-    list.add("network.tcp.bytes_received", measures.bytes_received as i64);
-    list.add("network.tcp.bytes_sent", measures.bytes_sent as i64);
-    list.add("network.tcp.bytes_retrans", measures.bytes_retrans as i64);
-    list.add("network.tcp.segs_out", i64::from(measures.segs_out));
-    list.add("network.tcp.segs_in", i64::from(measures.segs_in));
-    list.add("network.tcp.total_retrans", i64::from(measures.retrans));
-    list.add("network.tcp.out_of_order", i64::from(measures.ooo));
-    list.add("network.tcp.snd_cwnd", i64::from(measures.snd_cwnd));
+    list.count("network.tcp.bytes_acked", measures.bytes_acked);
+    list.count("network.tcp.bytes_received", measures.bytes_received);
+    list.count("network.tcp.bytes_sent", measures.bytes_sent);
+    list.count("network.tcp.bytes_retrans", measures.bytes_retrans);
+    list.integer("network.tcp.segs_out", measures.segs_out);
+    list.integer("network.tcp.segs_in", measures.segs_in);
+    list.integer("network.tcp.total_retrans", measures.retrans);
+    list.integer("network.tcp.out_of_order", measures.ooo);
+    list.integer("network.tcp.snd_cwnd", measures.snd_cwnd);
 }
 
+/// What an event of the span tells.
+#[derive(Clone, Copy)]
+enum Moment {
+    /// The first retransmit.
+    Retransmit,
+    /// So many resets.
+    Resets(Direction, u16),
+    /// A state was entered.
+    Entered(State),
+}
+
+/// One for each state, the first retransmit, and resets of both directions.
+const MOST_MOMENTS: usize = State::LIMIT + 3;
+
 /// Each state entered, the first retransmit, and resets, in the order of time.
-fn events(connection: &Connection, status: &Status, time: impl Fn(u64) -> SystemTime, finish: u64) -> SpanEvents {
-    let mut events = Vec::with_capacity(8);
+fn describe_events(
+    to: &mut impl Visit,
+    connection: &Connection,
+    status: &Status,
+    time: impl Fn(u64) -> u64,
+    finish: u64,
+) {
+    let mut moments = [(0, Moment::Retransmit); MOST_MOMENTS];
+    let mut count = 0;
+    let mut add = |at, moment| {
+        moments[count] = (time(at), moment);
+        count += 1;
+    };
     if connection.first_retransmit_ns != 0 {
-        let count = KeyValue::new("network.tcp.retransmits", i64::from(connection.retransmits()));
-        events.push(Event::new("tcp.retransmit", time(connection.first_retransmit_ns), vec![count], 0));
+        add(connection.first_retransmit_ns, Moment::Retransmit);
     }
     // The ledger keeps no time for resets: they go with the end, which they nearly always are.
-    let reason = connection.reset_reason.and_then(|reason| status.reset_reason(reason));
-    for (direction, count, reason) in
-        [(Direction::Transmit, connection.resets_sent, reason), (Direction::Receive, connection.resets_received, None)]
+    for (direction, resets) in
+        [(Direction::Transmit, connection.resets_sent), (Direction::Receive, connection.resets_received)]
     {
-        if count != 0 {
-            let mut list = List(Vec::with_capacity(3));
-            list.add("network.io.direction", direction.name());
-            list.add("network.tcp.resets", i64::from(count));
-            list.add_some("network.tcp.reset.reason", reason.map(str::to_owned));
-            events.push(Event::new("tcp.reset", time(finish), list.0, 0));
+        if resets != 0 {
+            add(finish, Moment::Resets(direction, resets));
         }
     }
     for (state, at) in connection.path() {
-        events.push(Event::new(state_event(state), time(at), vec![state_attribute(state)], 0));
+        add(at, Moment::Entered(state));
     }
+    let moments = &mut moments[..count];
     // Stable: what happened at the moment of a transition led to it.
-    events.sort_by_key(|event| event.timestamp);
-    let mut list = SpanEvents::default();
-    list.events = events;
-    list
+    moments.sort_by_key(|(at, _)| *at);
+    for (at, moment) in moments {
+        describe_event(to, connection, status, *at, *moment);
+    }
+}
+
+fn describe_event(to: &mut impl Visit, connection: &Connection, status: &Status, at: u64, moment: Moment) {
+    match moment {
+        Moment::Retransmit => {
+            let count = Value::Integer(connection.retransmits().into());
+            to.event("tcp.retransmit", at, &[("network.tcp.retransmits", count)]);
+        }
+        Moment::Resets(direction, count) => {
+            let attributes = [
+                ("network.io.direction", Value::Text(direction.name())),
+                ("network.tcp.resets", Value::Integer(count.into())),
+            ];
+            // The kernel gives a reason for what it sends.
+            let reason = connection.reset_reason.and_then(|reason| status.reset_reason(reason));
+            match (direction, reason) {
+                (Direction::Transmit, Some(reason)) => {
+                    let [direction, count] = attributes;
+                    to.event("tcp.reset", at, &[direction, count, ("network.tcp.reset.reason", Value::Text(reason))]);
+                }
+                _ => to.event("tcp.reset", at, &attributes),
+            }
+        }
+        Moment::Entered(state) => {
+            to.event(state_event(state), at, &[("network.connection.state", Value::Text(state.name()))]);
+        }
+    }
 }
 
 /// Name of the event that a state was entered.
@@ -221,34 +315,52 @@ const fn state_event(state: State) -> &'static str {
     }
 }
 
-fn state_attribute(state: State) -> KeyValue {
-    KeyValue::new("network.connection.state", state.name())
-}
+/// Attributes by the types that connections have.
+struct Attributes<'a, V>(&'a mut V);
 
-/// Zero is how the kernel says that it does not know.
-fn known(value: u64) -> Option<i64> {
-    (value != 0).then_some(value as i64)
-}
-
-/// Attributes under construction.
-struct List(Vec<KeyValue>);
-
-impl List {
-    fn add(&mut self, key: &'static str, value: impl Into<Value>) {
-        self.0.push(KeyValue::new(key, value));
+impl<V: Visit> Attributes<'_, V> {
+    #[inline]
+    fn text(&mut self, key: &'static str, value: &str) {
+        self.0.attribute(key, Value::Text(value));
     }
 
-    fn add_some(&mut self, key: &'static str, value: Option<impl Into<Value>>) {
+    #[inline]
+    fn some_text(&mut self, key: &'static str, value: Option<&str>) {
         if let Some(value) = value {
-            self.add(key, value);
+            self.text(key, value);
         }
     }
 
-    fn add_end(&mut self, address: &'static str, port: &'static str, end: (Option<String>, Option<i64>)) {
-        self.add_some(address, end.0);
-        self.add_some(port, end.1);
+    #[inline]
+    fn some_real(&mut self, key: &'static str, value: Option<f64>) {
+        if let Some(value) = value {
+            self.0.attribute(key, Value::Real(value));
+        }
+    }
+
+    #[inline]
+    fn integer(&mut self, key: &'static str, value: u32) {
+        self.0.attribute(key, Value::Integer(value.into()));
+    }
+
+    /// OTLP has no unsigned integers; no count gets that far, and ids keep their bits.
+    #[inline]
+    fn count(&mut self, key: &'static str, value: u64) {
+        self.0.attribute(key, Value::Integer(value as i64));
+    }
+
+    /// Zero is how the kernel says that it does not know.
+    #[inline]
+    fn known(&mut self, key: &'static str, value: u64) {
+        if value != 0 {
+            self.count(key, value);
+        }
     }
 }
 
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod sdk;
 #[cfg(test)]
 mod tests;

@@ -110,13 +110,23 @@ fn an_endpoint_that_never_comes_costs_no_patience_and_every_loss_is_counted() {
 #[test]
 fn what_the_endpoint_refuses_is_counted_as_refused() {
     let receiver = Receiver::start();
-    receiver.inbox.lock().unwrap().refusals.push(tonic::Code::InvalidArgument);
+    receiver.inbox.lock().unwrap().refusals.push(tonic::Status::invalid_argument("as told"));
     let otlp = start(&Settings { traces: Some(receiver.signal()), ..Settings::default() });
     otlp.ended([(&client(), End::TimeWait)]);
     while otlp.stats().spans.unwrap().rejected == 0 {
         std::thread::sleep(Duration::from_millis(10));
     }
     otlp.ended([(&client(), End::TimeWait)]);
+    let counts = otlp.shutdown().spans.unwrap();
+    assert_eq!((counts.offered, counts.exported, counts.rejected), (2, 1, 1));
+}
+
+#[test]
+fn what_a_partial_success_rejects_is_counted_as_rejected() {
+    let receiver = Receiver::start();
+    receiver.inbox.lock().unwrap().partial = Some((1, "too old".to_owned()));
+    let otlp = start(&Settings { traces: Some(receiver.signal()), ..Settings::default() });
+    otlp.ended([(&client(), End::TimeWait), (&server(), End::Closed)]);
     let counts = otlp.shutdown().spans.unwrap();
     assert_eq!((counts.offered, counts.exported, counts.rejected), (2, 1, 1));
 }

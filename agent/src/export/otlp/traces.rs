@@ -4,19 +4,16 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use opentelemetry_otlp::SpanExporter;
-use opentelemetry_sdk::trace::SpanExporter as _;
-
-use super::ids::{Ids, Sampler};
+use super::ids::{Ids, Sampler, TraceStates};
 use super::link::Link;
 use super::queue::{Counts, Queue};
-use super::span::{Ended, span};
-use super::transport::{Sender, classify};
-use super::worker::{Failure, Outlet, spawn};
+use super::sender::Sender;
+use super::span::{Ended, SpanFields, describe};
+use super::worker::{Outlet, Sent, spawn};
 use crate::clock::Clock;
 use crate::ledger::{Connection, End};
 
-/// Spans in one request: below 1 MB, where a collector's gRPC takes 4.
+/// Spans that are worth a request before the usual pause is over: about what one request holds.
 const BATCH: usize = 512;
 
 /// The way of ended connections into spans.
@@ -30,11 +27,11 @@ pub(super) struct Traces {
 
 impl Traces {
     /// Starts the worker.
-    pub(super) fn start(sender: Sender<SpanExporter>, link: Link, queue: usize, ratio: f64) -> io::Result<Self> {
+    pub(super) fn start(sender: Sender, link: Link, queue: usize, ratio: f64) -> io::Result<Self> {
         let queue = Arc::new(Queue::new(queue, BATCH));
         let link = Arc::new(link);
         let sampler = Sampler::new(ratio);
-        spawn("otlp-spans", Arc::clone(&queue), Arc::clone(&link), Spans { sender, sampler })?;
+        spawn("otlp-spans", Arc::clone(&queue), Arc::clone(&link), Spans { sender, states: sampler.trace_states() })?;
         Ok(Self { queue, link, sampler, sampled_out: AtomicU64::new(0) })
     }
 
@@ -63,17 +60,15 @@ impl Traces {
 
 /// Encodes and sends.
 struct Spans {
-    sender: Sender<SpanExporter>,
-    sampler: Sampler,
+    sender: Sender,
+    states: TraceStates,
 }
 
 impl Outlet for Spans {
     type Item = Ended;
 
-    fn send(&mut self, batch: &[Ended]) -> Result<(), Failure> {
-        let Sender { exporter, driver, scope, board } = &self.sender;
-        let status = board.latest();
-        let spans = batch.iter().map(|ended| span(ended, self.sampler, scope, &status)).collect();
-        driver.block_on(exporter.export(spans)).map_err(|error| classify(&error))
+    fn send(&mut self, batch: &[Ended]) -> Sent {
+        let status = self.sender.board.latest();
+        self.sender.send(batch, |ended, to| describe(ended, &self.states, &status, &mut SpanFields(to)))
     }
 }

@@ -1,62 +1,62 @@
-//! OpenTelemetry's exporters, set up for one signal each.
+//! The ways to an endpoint.
 //!
-//! gRPC's exporter lives on a tokio runtime, HTTP's is blocking and must stay away from one: the worker threads drive
-//! both, each in its way ([`Driver`]).
+//! Spans and log records go as bytes through [`Transport`], which says in types what the endpoint answered. Metrics go
+//! through OpenTelemetry's exporter.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::str::FromStr as _;
-use std::sync::Arc;
 
-use opentelemetry::InstrumentationScope;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
 use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{
-    Compression as Codec, LogExporter, MetricExporter, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig,
-    WithTonicConfig,
+    Compression as Codec, MetricExporter, RetryPolicy, WithExportConfig as _, WithHttpConfig as _, WithTonicConfig as _,
 };
-use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::metrics::Temporality;
 use reqwest::Url;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::runtime::Handle;
 
 use super::OtlpError;
-use super::worker::Failure;
+use super::priority;
+use super::request::Request;
+use super::worker::{Accepted, Failure, causes};
 use crate::config::{Compression, Protocol, Signal};
-use crate::status::Board;
 
-/// How to wait for an exporter.
-#[derive(Clone, Debug)]
-pub(super) enum Driver {
-    /// On the runtime that its connection lives on.
-    Runtime(Handle),
-    /// On the thread alone.
-    Thread,
+mod answer;
+mod grpc;
+mod gzip;
+mod http_protobuf;
+
+use grpc::Grpc;
+use http_protobuf::Http;
+
+const USER_AGENT: &str = concat!("synfin/", env!("CARGO_PKG_VERSION"));
+
+/// A way for one signal. It tries once: trying again is the worker's business, which loses nothing meanwhile.
+#[derive(Debug)]
+pub(super) enum Transport {
+    Grpc(Grpc),
+    Http(Http),
 }
 
-impl Driver {
-    /// Waits for `future`, blocking.
-    pub(super) fn block_on<F: Future>(&self, future: F) -> F::Output {
-        match self {
-            Self::Runtime(runtime) => runtime.block_on(future),
-            Self::Thread => futures_executor::block_on(future),
-        }
+impl Transport {
+    /// Sends a request, blocking until it is answered or timed out.
+    pub(super) fn send(&self, request: &Request) -> Result<Accepted, Failure> {
+        let body = match self {
+            Self::Grpc(grpc) => grpc.send(request),
+            Self::Http(http) => http.send(request),
+        }?;
+        Ok(answer::accepted(&body))
     }
 }
 
-/// An exporter with all that a worker needs besides.
-#[derive(Debug)]
-pub(super) struct Sender<E> {
-    pub(super) exporter: E,
-    pub(super) driver: Driver,
-    /// Under which name spans and records go.
-    pub(super) scope: InstrumentationScope,
-    /// What the agent knows while it sends.
-    pub(super) board: Arc<Board>,
+/// The methods of gRPC.
+pub(super) mod method {
+    pub(crate) const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    pub(crate) const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 }
 
-/// What the exporters of all signals are built from.
+/// What the ways of all signals are built from.
 #[derive(Debug)]
 pub(super) struct Builder<'a> {
     /// Name of the signal in messages.
@@ -68,100 +68,72 @@ pub(super) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// How to wait for what is built.
-    pub(super) fn driver(&self) -> Driver {
+    /// A way for spans or log records, by this method if it is gRPC.
+    pub(super) fn transport(&self, method: &'static str) -> Result<Transport, OtlpError> {
+        let Signal { endpoint, compression, timeout, .. } = self.signal;
+        let (url, headers) = (self.url()?, self.headers()?);
         match (self.signal.protocol, self.runtime) {
-            (Protocol::Grpc, Some(runtime)) => Driver::Runtime(runtime.clone()),
-            _ => Driver::Thread,
+            (Protocol::Grpc, Some(runtime)) => Grpc::new(endpoint, method, runtime, headers, *compression, *timeout)
+                .map(Transport::Grpc)
+                .map_err(|error| self.refused(causes(&error))),
+            (Protocol::Grpc, None) => Err(self.refused("gRPC without a runtime")),
+            (Protocol::HttpProtobuf, _) => self
+                .off_runtime(|| Http::new(url, headers, *compression, *timeout))?
+                .map(Transport::Http)
+                .map_err(|error| self.without_certificates(&error)),
         }
-    }
-
-    /// The exporter of spans. It tries once: trying again is the worker's business, which loses nothing meanwhile.
-    pub(super) fn spans(&self) -> Result<SpanExporter, OtlpError> {
-        let _guard = self.runtime.map(Handle::enter);
-        let builder = SpanExporter::builder();
-        match self.signal.protocol {
-            Protocol::Grpc => self.grpc(builder.with_tonic(), RetryPolicy::disabled())?.build(),
-            Protocol::HttpProtobuf => self.http(builder.with_http(), RetryPolicy::disabled())?.build(),
-        }
-        .map_err(|error| self.refused(error.to_string()))
-    }
-
-    /// The exporter of log records. It tries once, like that of spans.
-    pub(super) fn logs(&self) -> Result<LogExporter, OtlpError> {
-        let _guard = self.runtime.map(Handle::enter);
-        let builder = LogExporter::builder();
-        match self.signal.protocol {
-            Protocol::Grpc => self.grpc(builder.with_tonic(), RetryPolicy::disabled())?.build(),
-            Protocol::HttpProtobuf => self.http(builder.with_http(), RetryPolicy::disabled())?.build(),
-        }
-        .map_err(|error| self.refused(error.to_string()))
     }
 
     /// The exporter of metrics. Totals are cumulative: an outage costs resolution and nothing else.
     pub(super) fn metrics(&self) -> Result<MetricExporter, OtlpError> {
         let _guard = self.runtime.map(Handle::enter);
+        let Signal { endpoint, compression, timeout, .. } = self.signal;
         let builder = MetricExporter::builder().with_temporality(Temporality::Cumulative);
-        match self.signal.protocol {
-            Protocol::Grpc => self.grpc(builder.with_tonic(), RetryPolicy::recommended())?.build(),
-            Protocol::HttpProtobuf => self.http(builder.with_http(), RetryPolicy::recommended())?.build(),
-        }
-        .map_err(|error| self.refused(error.to_string()))
+        let (url, headers) = (self.url()?, self.headers()?);
+        let built = match self.signal.protocol {
+            Protocol::Grpc => {
+                let mut builder = builder
+                    .with_tonic()
+                    .with_endpoint(endpoint)
+                    .with_timeout(*timeout)
+                    .with_metadata(MetadataMap::from_headers(headers))
+                    .with_retry_policy(RetryPolicy::recommended());
+                if *compression == Compression::Gzip {
+                    builder = builder.with_compression(Codec::Gzip);
+                }
+                if url.scheme() == "https" {
+                    builder = builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
+                }
+                builder.build()
+            }
+            Protocol::HttpProtobuf => {
+                let client = self
+                    .off_runtime(|| http_protobuf::client(&url, *timeout))?
+                    .map_err(|error| self.without_certificates(&error))?;
+                let mut builder = builder
+                    .with_http()
+                    .with_endpoint(endpoint)
+                    .with_timeout(*timeout)
+                    .with_headers(self.percent_encoded_headers())
+                    .with_http_client(client)
+                    .with_retry_policy(RetryPolicy::recommended());
+                if *compression == Compression::Gzip {
+                    builder = builder.with_compression(Codec::Gzip);
+                }
+                builder.build()
+            }
+        };
+        built.map_err(|error| self.refused(error.to_string()))
     }
 
-    fn grpc<B: WithExportConfig + WithTonicConfig>(&self, builder: B, retry: RetryPolicy) -> Result<B, OtlpError> {
-        let url = self.url()?;
-        let mut headers = HeaderMap::new();
-        for (name, value) in &self.signal.headers {
-            headers.append(self.header_name(name)?, self.header_value(name, value)?);
-        }
-        let mut builder = builder
-            .with_endpoint(&self.signal.endpoint)
-            .with_timeout(self.signal.timeout)
-            .with_metadata(MetadataMap::from_headers(headers))
-            .with_retry_policy(retry);
-        if self.signal.compression == Compression::Gzip {
-            builder = builder.with_compression(Codec::Gzip);
-        }
-        if url.scheme() == "https" {
-            builder = builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
-        }
-        Ok(builder)
-    }
-
-    fn http<B: WithExportConfig + WithHttpConfig>(&self, builder: B, retry: RetryPolicy) -> Result<B, OtlpError> {
-        let url = self.url()?;
-        let mut headers = HashMap::new();
-        for (name, value) in &self.signal.headers {
-            self.header_name(name)?;
-            self.header_value(name, value)?;
-            // The exporter takes the values for percent-encoded, as they are in OTEL_EXPORTER_OTLP_HEADERS.
-            headers.insert(name.clone(), value.replace('%', "%25"));
-        }
-        let builder = builder
-            .with_endpoint(&self.signal.endpoint)
-            .with_timeout(self.signal.timeout)
-            .with_headers(headers)
-            .with_http_client(self.http_client(&url)?)
-            .with_retry_policy(retry);
-        Ok(match self.signal.compression {
-            Compression::None => builder,
-            Compression::Gzip => builder.with_compression(Codec::Gzip),
-        })
-    }
-
-    fn http_client(&self, url: &Url) -> Result<reqwest::blocking::Client, OtlpError> {
-        let mut client = reqwest::blocking::Client::builder().timeout(self.signal.timeout);
-        if url.scheme() == "http" {
-            // Otherwise the client looks for the system's certificates, and fails in a container that has none.
-            client = client.tls_certs_only([]);
-        }
-        // A blocking client must not be made on a thread of a runtime, and who calls this may be on one.
-        std::thread::scope(|scope| scope.spawn(|| client.build()).join())
-            .map_err(|_panic| self.refused("the HTTP client panicked"))?
-            .map_err(|error| {
-                self.refused(format!("{error:?}; for https the system's CA certificates must be installed"))
-            })
+    /// Runs `make` on a thread of its own: a blocking client must not be made on a thread of a runtime, and who calls
+    /// this may be on one. The client's thread inherits the priority.
+    fn off_runtime<T: Send>(&self, make: impl FnOnce() -> T + Send) -> Result<T, OtlpError> {
+        let make = || {
+            priority::lower();
+            make()
+        };
+        std::thread::scope(|scope| scope.spawn(make).join()).map_err(|_panic| self.refused("the HTTP client panicked"))
     }
 
     fn url(&self) -> Result<Url, OtlpError> {
@@ -174,48 +146,31 @@ impl Builder<'_> {
         Ok(url)
     }
 
-    fn header_name(&self, name: &str) -> Result<HeaderName, OtlpError> {
-        HeaderName::from_str(name).map_err(|_secret| OtlpError::Header { signal: self.name, header: name.to_owned() })
+    fn headers(&self) -> Result<HeaderMap, OtlpError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.signal.headers {
+            let wrong = || OtlpError::Header { signal: self.name, header: name.clone() };
+            // The errors would show what may be a secret.
+            let name = HeaderName::from_str(name).map_err(|_secret| wrong())?;
+            let mut value = HeaderValue::from_str(value).map_err(|_secret| wrong())?;
+            value.set_sensitive(true);
+            headers.append(name, value);
+        }
+        Ok(headers)
     }
 
-    fn header_value(&self, name: &str, value: &str) -> Result<HeaderValue, OtlpError> {
-        HeaderValue::from_str(value).map_err(|_secret| OtlpError::Header { signal: self.name, header: name.to_owned() })
+    /// OpenTelemetry's exporter takes the values for percent-encoded, as they are in `OTEL_EXPORTER_OTLP_HEADERS`.
+    fn percent_encoded_headers(&self) -> HashMap<String, String> {
+        self.signal.headers.iter().map(|(name, value)| (name.clone(), value.replace('%', "%25"))).collect()
+    }
+
+    fn without_certificates(&self, error: &reqwest::Error) -> OtlpError {
+        self.refused(format!("{}; for https the system's CA certificates must be installed", causes(error)))
     }
 
     fn refused(&self, why: impl Into<String>) -> OtlpError {
         OtlpError::Exporter { signal: self.name, why: why.into() }
     }
-}
-
-/// Whether trying again makes sense, by the rules of OTLP (specification, "Failures").
-///
-/// The exporters give their error as text only; `transport/tests.rs` holds that text against real servers.
-pub(super) fn classify(error: &OTelSdkError) -> Failure {
-    let text = match error {
-        OTelSdkError::InternalFailure(text) => text,
-        OTelSdkError::AlreadyShutdown | OTelSdkError::Timeout(_) => return Failure::Retry(error.to_string()),
-    };
-    let refused = if let Some((_, status)) = text.split_once("status code: ") {
-        !matches!(status.trim(), "429" | "502" | "503" | "504")
-    } else if let Some((_, code)) = text.split_once("gRPC code: ") {
-        // A status that came from the server is the bare code. One with a cause behind it was made on this side, out of
-        // a connection that broke, whatever its code.
-        const AGAIN: [&str; 7] = [
-            "Cancelled",
-            "DeadlineExceeded",
-            "Aborted",
-            "OutOfRange",
-            "Unavailable",
-            "DataLoss",
-            // OTLP wants RetryInfo for this one, which the exporter does not pass on. An overloaded collector is far
-            // more likely than a batch that is too large: batches stay below 1 MB.
-            "ResourceExhausted",
-        ];
-        !code.contains(": ") && !AGAIN.contains(&code.trim())
-    } else {
-        text.contains("will not be sent")
-    };
-    if refused { Failure::Rejected(text.clone()) } else { Failure::Retry(text.clone()) }
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! The thread between a queue and an endpoint: takes batches, sends them, and keeps trying for as long as they live in
 //! the queue.
 
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::link::Link;
+use super::priority;
 use super::queue::{Item, Queue};
 
 /// How long things wait for company before they are sent.
@@ -15,13 +17,58 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Why a batch did not arrive.
+/// Longest pause that an endpoint may ask for. Whoever asks for more is more likely to be wrong than to mean it.
+const LONGEST_ASKED: Duration = Duration::from_hours(1);
+
+/// What the endpoint says of a request that it took.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Accepted {
+    /// Items in it that it will not keep.
+    pub(super) rejected: u64,
+    /// Why, or what else it wants to say; mostly empty.
+    pub(super) message: String,
+}
+
+/// Why a request did not arrive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// The endpoint is away or overloaded: later it may take the same batch.
-    Retry(String),
+    /// The endpoint is away or overloaded: later it may take the same items.
+    Retry {
+        /// What happened.
+        why: String,
+        /// How long it asks to be left alone.
+        after: Option<Duration>,
+    },
     /// The endpoint will never take it.
     Rejected(String),
+}
+
+impl Failure {
+    /// There was no answer, because of this.
+    pub(super) fn later(error: &dyn Error) -> Self {
+        Self::Retry { why: causes(error), after: None }
+    }
+}
+
+/// An error and what caused it: of those of the network, the last link says most.
+pub(super) fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// A request that was sent.
+#[derive(Debug)]
+pub(super) struct Sent {
+    /// So many items, the first of the batch, were in it.
+    pub(super) items: usize,
+    /// What came of it.
+    pub(super) answer: Result<Accepted, Failure>,
 }
 
 /// Sends one kind of thing.
@@ -29,8 +76,8 @@ pub(super) trait Outlet: Send + 'static {
     /// What it sends.
     type Item: Item + Send + 'static;
 
-    /// Sends a batch, blocking until it is answered or timed out.
-    fn send(&mut self, batch: &[Self::Item]) -> Result<(), Failure>;
+    /// Sends as much of a batch as one request may hold, at least one item, blocking until it is answered or timed out.
+    fn send(&mut self, batch: &[Self::Item]) -> Sent;
 
     /// About once a second, whatever happens; the place to look around and offer things to the queue.
     fn tick(&mut self) {}
@@ -55,6 +102,7 @@ pub(super) fn spawn<O: Outlet>(
     // Nobody joins the thread: it may hang in a request for as long as the endpoint's time-out, and what it leaves is
     // counted by the queue.
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        priority::lower();
         let finish = Finish(queue);
         run(&finish.0, &link, &mut outlet);
     })?;
@@ -66,33 +114,36 @@ fn run<O: Outlet>(queue: &Queue<O::Item>, link: &Link, outlet: &mut O) {
     let mut pause = FIRST_PAUSE;
     while queue.take(&mut batch, FLUSH) {
         outlet.tick();
-        if batch.is_empty() {
-            continue;
-        }
-        match outlet.send(&batch) {
-            Ok(()) => {
-                link.answered();
-                queue.exported(&mut batch);
-                pause = FIRST_PAUSE;
-            }
-            Err(Failure::Rejected(why)) => {
-                link.refused(&why);
-                queue.rejected(&mut batch);
-                pause = FIRST_PAUSE;
-            }
-            Err(Failure::Retry(why)) => {
-                link.failed(&why);
-                queue.put_back(&mut batch);
-                if !back_off(queue, outlet, pause) {
-                    return;
+        while !batch.is_empty() {
+            let Sent { items, answer } = outlet.send(&batch);
+            match answer {
+                Ok(Accepted { rejected, message }) => {
+                    let rejected = usize::try_from(rejected).unwrap_or(usize::MAX).min(items);
+                    link.answered(rejected, &message);
+                    queue.rejected(&mut batch, rejected);
+                    queue.exported(&mut batch, items - rejected);
+                    pause = FIRST_PAUSE;
                 }
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                Err(Failure::Rejected(why)) => {
+                    link.refused(&why);
+                    queue.rejected(&mut batch, items);
+                    pause = FIRST_PAUSE;
+                }
+                Err(Failure::Retry { why, after }) => {
+                    link.failed(&why);
+                    queue.put_back(&mut batch);
+                    if !back_off(queue, outlet, pause.max(after.unwrap_or_default().min(LONGEST_ASKED))) {
+                        return;
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
             }
         }
     }
 }
 
-/// Waits in steps, so that the outlet keeps looking around. False when there is no time for another attempt.
+/// Waits in steps, so that the outlet keeps looking around. False when there is no time for another attempt. At the end
+/// of the agent there is no later: then it is tried at short intervals, whatever the endpoint asked for.
 fn back_off<O: Outlet>(queue: &Queue<O::Item>, outlet: &mut O, pause: Duration) -> bool {
     let mut left = pause;
     while !left.is_zero() {
@@ -127,26 +178,37 @@ mod tests {
 
     /// Answers as told, then accepts; notes what it accepted.
     struct Scripted {
-        answers: Vec<Failure>,
+        answers: Vec<Result<Accepted, Failure>>,
+        /// Items in one request.
+        fits: usize,
         accepted: Arc<Mutex<Vec<u32>>>,
     }
 
     impl Outlet for Scripted {
         type Item = Number;
 
-        fn send(&mut self, batch: &[Number]) -> Result<(), Failure> {
-            if let Some(failure) = self.answers.pop() {
-                return Err(failure);
+        fn send(&mut self, batch: &[Number]) -> Sent {
+            let items = batch.len().min(self.fits);
+            let answer = self.answers.pop().unwrap_or_else(|| Ok(Accepted::default()));
+            if answer.is_ok() {
+                self.accepted.lock().unwrap().extend(batch[..items].iter().map(|number| number.0));
             }
-            self.accepted.lock().unwrap().extend(batch.iter().map(|number| number.0));
-            Ok(())
+            Sent { items, answer }
         }
     }
 
-    fn start(answers: Vec<Failure>) -> (Arc<Queue<Number>>, Arc<Mutex<Vec<u32>>>) {
-        let queue = Arc::new(Queue::new(100, 2));
+    fn away(after: Option<Duration>) -> Result<Accepted, Failure> {
+        Err(Failure::Retry { why: "away".to_owned(), after })
+    }
+
+    fn start(
+        batch: usize,
+        fits: usize,
+        answers: Vec<Result<Accepted, Failure>>,
+    ) -> (Arc<Queue<Number>>, Arc<Mutex<Vec<u32>>>) {
+        let queue = Arc::new(Queue::new(100, batch));
         let accepted = Arc::default();
-        let outlet = Scripted { answers, accepted: Arc::clone(&accepted) };
+        let outlet = Scripted { answers, fits, accepted: Arc::clone(&accepted) };
         spawn("test", Arc::clone(&queue), Arc::new(Link::new("spans", "http://[::1]:1")), outlet).unwrap();
         (queue, accepted)
     }
@@ -159,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_batch_survives_an_outage_and_arrives_once() {
-        let (queue, accepted) = start(vec![Failure::Retry("away".into()), Failure::Retry("away".into())]);
+        let (queue, accepted) = start(2, 2, vec![away(None), away(None)]);
         queue.offer([Number(1), Number(2), Number(3)]);
         let counts = end(&queue);
         assert_eq!((counts.exported, counts.dropped()), (3, 0));
@@ -168,7 +230,7 @@ mod tests {
 
     #[test]
     fn what_is_refused_does_not_block_what_follows() {
-        let (queue, accepted) = start(vec![Failure::Rejected("InvalidArgument".into())]);
+        let (queue, accepted) = start(2, 2, vec![Err(Failure::Rejected("InvalidArgument".into()))]);
         queue.offer([Number(1), Number(2)]);
         while queue.counts().rejected == 0 {
             std::thread::yield_now();
@@ -180,11 +242,42 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_that_one_request_does_not_hold_takes_several() {
+        let (queue, accepted) = start(5, 2, vec![away(None)]);
+        queue.offer([1, 2, 3, 4, 5].map(Number));
+        let counts = end(&queue);
+        assert_eq!((counts.exported, counts.dropped()), (5, 0));
+        assert_eq!(*accepted.lock().unwrap(), [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn what_a_partial_success_rejects_is_not_exported() {
+        let partly = |rejected| Ok(Accepted { rejected, message: "too old".to_owned() });
+        let (queue, _) = start(2, 2, vec![partly(u64::MAX), partly(1)]);
+        queue.offer([1, 2, 3, 4, 5].map(Number));
+        let counts = end(&queue);
+        assert_eq!((counts.exported, counts.rejected, counts.shutdown), (2, 3, 0));
+    }
+
+    #[test]
+    fn an_endpoint_is_left_alone_for_as_long_as_it_asks() {
+        let asked = FIRST_PAUSE * 2;
+        let (queue, accepted) = start(1, 1, vec![away(Some(asked))]);
+        let begin = Instant::now();
+        queue.offer([Number(1)]);
+        while accepted.lock().unwrap().is_empty() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(begin.elapsed() >= asked, "{:?}", begin.elapsed());
+        assert_eq!(end(&queue).exported, 1);
+    }
+
+    #[test]
     fn a_panic_in_the_outlet_closes_the_books() {
         struct Broken;
         impl Outlet for Broken {
             type Item = Number;
-            fn send(&mut self, _: &[Number]) -> Result<(), Failure> {
+            fn send(&mut self, _: &[Number]) -> Sent {
                 panic!("staged by a test");
             }
         }

@@ -12,13 +12,21 @@ impl Item for Thing {
     }
 }
 
+type Settle = fn(&Queue<Thing>, &mut Vec<Thing>, usize);
+
+/// The whole batch got its answer.
+fn settle(queue: &Queue<Thing>, batch: &mut Vec<Thing>, how: Settle) {
+    how(queue, batch, batch.len());
+    assert!(batch.is_empty());
+}
+
 const NOW: Duration = Duration::ZERO;
 
 fn taken(queue: &Queue<Thing>) -> Vec<u64> {
     let mut batch = Vec::new();
     queue.take(&mut batch, NOW);
     let numbers = batch.iter().map(|thing| thing.0).collect();
-    queue.exported(&mut batch);
+    settle(queue, &mut batch, Queue::exported);
     numbers
 }
 
@@ -69,7 +77,7 @@ fn a_closed_queue_gives_what_it_has_and_ends() {
     for left in [2, 1] {
         assert!(queue.take(&mut batch, Duration::from_mins(1)));
         assert_eq!(batch.len(), left);
-        queue.exported(&mut batch);
+        settle(&queue, &mut batch, Queue::exported);
     }
     assert!(!queue.take(&mut batch, Duration::from_mins(1)));
     queue.finish();
@@ -85,7 +93,7 @@ fn without_an_answer_in_time_the_rest_is_lost_and_counted() {
     queue.close(Instant::now());
     assert!(!queue.back_off(Duration::from_mins(1)), "no time is left");
     assert_eq!(queue.wait_finished(Instant::now()).shutdown, 3);
-    queue.exported(&mut batch); // the answer comes after the books were closed
+    settle(&queue, &mut batch, Queue::exported); // the answer comes after the books were closed
     queue.offer([8].map(Thing));
     let counts = queue.counts();
     assert_eq!((counts.offered, counts.exported, counts.shutdown, counts.waiting), (4, 0, 4, 0));
@@ -95,8 +103,8 @@ fn without_an_answer_in_time_the_rest_is_lost_and_counted() {
 enum Step {
     Offer(u8),
     Take,
-    Exported,
-    Rejected,
+    Exported(usize),
+    Rejected(usize),
     PutBack,
 }
 
@@ -104,8 +112,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         (0u8..12).prop_map(Step::Offer),
         Just(Step::Take),
-        Just(Step::Exported),
-        Just(Step::Rejected),
+        (0usize..8).prop_map(Step::Exported),
+        (0usize..8).prop_map(Step::Rejected),
         Just(Step::PutBack),
     ]
 }
@@ -125,8 +133,8 @@ proptest! {
                 Step::Offer(count) => queue.offer((0..count).map(|_| { next += 1; Thing(next) })),
                 Step::Take if batch.is_empty() => { queue.take(&mut batch, NOW); }
                 Step::Take => {}
-                Step::Exported => queue.exported(&mut batch),
-                Step::Rejected => queue.rejected(&mut batch),
+                Step::Exported(some) => { let some = some.min(batch.len()); queue.exported(&mut batch, some); }
+                Step::Rejected(some) => { let some = some.min(batch.len()); queue.rejected(&mut batch, some); }
                 Step::PutBack => queue.put_back(&mut batch),
             }
             let counts = queue.counts();

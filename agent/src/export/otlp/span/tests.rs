@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use opentelemetry::trace::{SpanId, TraceId};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::{SpanId, Status as SpanStatus, TraceId};
+use opentelemetry_sdk::trace::SpanData;
 
 use super::super::fixtures::{OFFSET, client, refused, server};
+use super::super::ids::Sampler;
+use super::sdk::span;
 use super::*;
 
 fn ended(connection: Connection, end: End) -> Ended {
@@ -18,7 +22,7 @@ fn status() -> Status {
 }
 
 fn made(connection: Connection, end: End) -> SpanData {
-    span(&ended(connection, end), Sampler::new(1.0), &InstrumentationScope::builder("synfin").build(), &status())
+    span(&ended(connection, end), &TraceStates::default(), &status())
 }
 
 fn at(monotonic_ns: u64) -> SystemTime {
@@ -232,10 +236,8 @@ fn every_end_has_its_status() {
 
 #[test]
 fn sampling_is_told_in_the_trace_state() {
-    let scope = InstrumentationScope::builder("synfin").build();
-    let state = |connection, end| {
-        span(&ended(connection, end), Sampler::new(0.25), &scope, &status()).span_context.trace_state().header()
-    };
+    let states = Sampler::new(0.25).trace_states();
+    let state = |connection, end| span(&ended(connection, end), &states, &status()).span_context.trace_state().header();
     assert_eq!(state(client(), End::TimeWait), "ot=th:c");
     assert_eq!(state(refused(), End::Refused), "ot=th:0");
 }

@@ -1,42 +1,69 @@
+use std::io::Write as _;
 use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
-use opentelemetry_sdk::trace::SpanExporter as _;
+use opentelemetry::InstrumentationScope;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_sdk::Resource;
+use prost::Message as _;
 use tokio::runtime::Runtime;
-use tonic::Code;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::super::fixtures::client;
-use super::super::ids::{Ids, Sampler};
-use super::super::receiver::{Receiver, http, signal};
-use super::super::span::{Ended, span};
+use super::super::receiver::{Receiver, answering, http, raw_grpc, signal};
+use super::super::request::Requests;
 use super::*;
-use crate::clock::Offset;
-use crate::ledger::End;
-use crate::status::Status;
 
 /// Sends one span.
-fn send(signal: &Signal) -> Result<(), Failure> {
+fn send(signal: &Signal) -> Result<Accepted, Failure> {
     _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = Runtime::new().unwrap();
     let builder = Builder { name: "traces", signal, runtime: Some(runtime.handle()) };
-    let connection = client();
-    let ended = Ended { ids: Ids::of(&connection), connection, end: End::Closed, offset: Offset::from_nanos(0) };
     let scope = InstrumentationScope::builder("synfin").build();
-    let spans = vec![span(&ended, Sampler::new(1.0), &scope, &Status::default())];
-    let exporter = builder.spans().unwrap();
-    builder.driver().block_on(exporter.export(spans)).map_err(|error| classify(&error))
+    let mut requests = Requests::new(&Resource::builder_empty().build(), &scope);
+    let (request, _) = requests.encode(&["tcp connect"], |name, to| to.bytes(5, name.as_bytes()));
+    let transport = builder.transport(method::TRACES).unwrap();
+    transport.send(&request)
 }
 
-fn is_final(result: &Result<(), Failure>) -> bool {
+fn is_final(result: &Result<Accepted, Failure>) -> bool {
     match result {
         Err(Failure::Rejected(_)) => true,
-        Err(Failure::Retry(_)) => false,
-        Ok(()) => panic!("it was taken"),
+        Err(Failure::Retry { .. }) => false,
+        Ok(_) => panic!("it was taken"),
     }
+}
+
+/// How long the endpoint asked to be left alone.
+fn asked(result: Result<Accepted, Failure>) -> Option<Duration> {
+    match result {
+        Err(Failure::Retry { after, .. }) => after,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn partial() -> Vec<u8> {
+    let partial = ExportTracePartialSuccess { rejected_spans: 1, error_message: "too old".to_owned() };
+    ExportTraceServiceResponse { partial_success: Some(partial) }.encode_to_vec()
+}
+
+/// What [`partial`] says.
+fn partly() -> Accepted {
+    Accepted { rejected: 1, message: "too old".to_owned() }
+}
+
+/// HTTP, as it stands on the wire.
+fn answer(head: &str, body: &[u8]) -> Signal {
+    let (address, _) = answering([format!("HTTP/1.1 {head}\r\nconnection: close\r\n\r\n").as_bytes(), body].concat());
+    signal(format!("http://{address}/v1/traces"), Protocol::HttpProtobuf)
 }
 
 #[test]
 fn answers_over_http_are_understood() {
     for (status, expected) in [
+        ("301 Moved Permanently", true),
         ("400 Bad Request", true),
         ("401 Unauthorized", true),
         ("404 Not Found", true),
@@ -58,28 +85,157 @@ fn answers_over_http_are_understood() {
     let requests = requests.lock().unwrap();
     assert!(requests[0].0.starts_with("post /v1/traces "), "{}", requests[0].0);
     assert!(requests[0].0.contains("x-tenant: 50%25 off"), "a value is sent as it is: {}", requests[0].0);
+    let request = ExportTraceServiceRequest::decode(requests[0].1.as_slice()).unwrap();
+    assert_eq!(request.resource_spans[0].scope_spans[0].spans[0].name, "tcp connect");
+}
+
+#[test]
+fn an_http_endpoint_is_left_alone_for_as_long_as_it_asks() {
+    let after = |headers: &str| asked(send(&answer(&format!("503 Away\r\ncontent-length: 0\r\n{headers}"), b"")));
+    assert_eq!(after("retry-after: 17"), Some(Duration::from_secs(17)));
+    let dates = "date: Sun, 06 Nov 1994 08:49:37 GMT\r\nretry-after: Sun, 06 Nov 1994 08:50:37 GMT";
+    assert_eq!(after(dates), Some(Duration::from_mins(1)));
+    assert_eq!(after("retry-after: soon"), None);
+}
+
+#[test]
+fn what_an_http_endpoint_says_with_its_200_is_read_as_far_as_it_makes_sense() {
+    let body = partial();
+    let head = |length: usize| format!("200 OK\r\ncontent-length: {length}");
+    assert_eq!(send(&answer(&head(body.len()), &body)), Ok(partly()));
+    assert_eq!(send(&answer(&head(2), b"{}")), Ok(Accepted::default()), "some answer in JSON");
+    let large = vec![b'x'; 10 << 20];
+    assert_eq!(send(&answer(&head(large.len()), &large)), Ok(Accepted::default()));
+    assert!(!is_final(&send(&answer(&head(body.len() + 1), &body))), "it broke off");
+    assert!(!is_final(&send(&answer("200 OK\r\ncontent-length: what", b""))));
+}
+
+#[test]
+fn only_a_redirect_that_keeps_the_request_is_followed() {
+    let (address, requests) = http("200 OK");
+    let to = |status: &str| answer(&format!("{status}\r\ncontent-length: 0\r\nlocation: http://{address}/other"), b"");
+    assert!(is_final(&send(&to("302 Found"))));
+    assert!(requests.lock().unwrap().is_empty());
+    send(&to("308 Permanent Redirect")).unwrap();
+    assert!(requests.lock().unwrap()[0].0.starts_with("post /other "));
 }
 
 #[test]
 fn answers_over_grpc_are_understood() {
     for (code, expected) in [
+        (Code::Cancelled, false),
+        (Code::Unknown, true),
         (Code::InvalidArgument, true),
-        (Code::Unauthenticated, true),
+        (Code::DeadlineExceeded, false),
+        (Code::NotFound, true),
+        (Code::AlreadyExists, true),
         (Code::PermissionDenied, true),
+        (Code::ResourceExhausted, true),
+        (Code::FailedPrecondition, true),
+        (Code::Aborted, false),
+        (Code::OutOfRange, false),
         (Code::Unimplemented, true),
         (Code::Internal, true),
         (Code::Unavailable, false),
-        (Code::ResourceExhausted, false),
-        (Code::DeadlineExceeded, false),
-        (Code::Aborted, false),
+        (Code::DataLoss, false),
+        (Code::Unauthenticated, true),
     ] {
         let receiver = Receiver::start();
-        receiver.inbox.lock().unwrap().refusals.push(code);
+        receiver.inbox.lock().unwrap().refusals.push(Status::new(code, "as told"));
         let result = send(&receiver.signal());
         assert_eq!(is_final(&result), expected, "{code:?}: {result:?}");
+        assert!(format!("{result:?}").contains("as told"), "{result:?}");
         send(&receiver.signal()).unwrap();
         assert_eq!(receiver.inbox.lock().unwrap().spans.len(), 1);
     }
+}
+
+#[test]
+fn a_grpc_endpoint_is_left_alone_for_as_long_as_it_asks() {
+    let receiver = Receiver::start();
+    let delay = Some(Duration::from_millis(17_500));
+    for code in [Code::ResourceExhausted, Code::Unavailable] {
+        let details = ErrorDetails::with_retry_info(delay);
+        let status = Status::with_error_details(code, "as told", details);
+        receiver.inbox.lock().unwrap().refusals.push(status);
+        assert_eq!(asked(send(&receiver.signal())), delay, "{code:?}");
+    }
+    let without = Status::with_error_details(Code::ResourceExhausted, "as told", ErrorDetails::with_retry_info(None));
+    receiver.inbox.lock().unwrap().refusals.push(without);
+    assert_eq!(asked(send(&receiver.signal())), None);
+}
+
+#[test]
+fn what_a_grpc_endpoint_says_with_its_ok_is_read_as_far_as_it_makes_sense() {
+    let receiver = Receiver::start();
+    receiver.inbox.lock().unwrap().partial = Some((1, "too old".to_owned()));
+    assert_eq!(send(&receiver.signal()), Ok(partly()));
+
+    let is_grpc = [("content-type", "application/grpc".to_owned())];
+    let ok = [("grpc-status", "0".to_owned())];
+    let told = |headers: &[(&'static str, String)], body: Option<Vec<u8>>, trailers: &[(&'static str, String)]| {
+        send(&signal(format!("http://{}", raw_grpc(headers, body, trailers)), Protocol::Grpc))
+    };
+    let framed = |message: &[u8]| [&[0, 0, 0, 0, message.len() as u8], message].concat();
+    assert_eq!(told(&is_grpc, Some(framed(&partial())), &ok), Ok(partly()));
+    assert_eq!(told(&is_grpc, Some(framed(b"garbage")), &ok), Ok(Accepted::default()));
+    assert_eq!(told(&is_grpc, Some(b"ga".to_vec()), &ok), Ok(Accepted::default()));
+    assert_eq!(told(&is_grpc, Some(vec![0; 1 << 20]), &ok), Ok(Accepted::default()));
+    assert!(!is_final(&told(&is_grpc, Some(framed(&partial())), &[])), "it broke off");
+    assert!(is_final(&told(&[("content-type", "text/html".to_owned())], Some(b"<html>".to_vec()), &[])));
+    let odd = [("grpc-status", "8".to_owned()), ("grpc-status-details-bin", "no base64!".to_owned())];
+    assert!(is_final(&told(&is_grpc, None, &odd)));
+    let headers = [&is_grpc[..], &odd[..]].concat();
+    assert!(is_final(&told(&headers, None, &[])), "all in the headers");
+    assert!(is_final(&told(&is_grpc, None, &[("grpc-status", "many".to_owned())])));
+}
+
+#[test]
+fn gzip_arrives_by_both_protocols() {
+    let (address, requests) = http("200 OK");
+    let mut over_http = signal(format!("http://{address}/v1/traces"), Protocol::HttpProtobuf);
+    over_http.compression = Compression::Gzip;
+    send(&over_http).unwrap();
+    let requests = requests.lock().unwrap();
+    assert!(requests[0].0.contains("content-encoding: gzip"), "{}", requests[0].0);
+    let plain = gzip::decompress(&requests[0].1, 1 << 20).unwrap();
+    ExportTraceServiceRequest::decode(plain.as_slice()).unwrap();
+
+    let receiver = Receiver::start();
+    receiver.inbox.lock().unwrap().partial = Some((1, "too old".to_owned()));
+    let over_grpc = Signal { compression: Compression::Gzip, ..receiver.signal() };
+    assert_eq!(send(&over_grpc), Ok(partly()), "the answer is compressed too");
+    assert_eq!(receiver.inbox.lock().unwrap().spans.len(), 1);
+}
+
+#[test]
+fn an_endpoint_that_never_answers_costs_no_more_than_the_timeout() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    // An answer that begins and then drips.
+    let dripping = TcpListener::bind("127.0.0.1:0").unwrap();
+    let drips = dripping.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in dripping.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n");
+                while stream.write_all(b"x").is_ok() {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            });
+        }
+    });
+    for (address, protocol) in
+        [(address, Protocol::Grpc), (address, Protocol::HttpProtobuf), (drips, Protocol::HttpProtobuf)]
+    {
+        let timeout = Duration::from_millis(300);
+        let begin = Instant::now();
+        let result = send(&Signal { timeout, ..signal(format!("http://{address}"), protocol) });
+        assert!(!is_final(&result), "{protocol:?}: {result:?}");
+        assert!(begin.elapsed() < Duration::from_secs(5), "{protocol:?}: {:?}", begin.elapsed());
+    }
+    drop(silent);
 }
 
 #[test]
@@ -102,7 +258,10 @@ fn settings_that_cannot_work_are_told_with_the_fix() {
     let tried = |endpoint: &str, headers: Vec<(String, String)>| {
         let signal =
             Signal { headers: headers.into_iter().collect(), ..signal(endpoint.to_owned(), Protocol::HttpProtobuf) };
-        Builder { name: "traces", signal: &signal, runtime: Some(runtime.handle()) }.spans().unwrap_err().to_string()
+        Builder { name: "traces", signal: &signal, runtime: Some(runtime.handle()) }
+            .transport(method::TRACES)
+            .unwrap_err()
+            .to_string()
     };
     for endpoint in ["localhost:4317", "ftp://x/", "http://", "not a url"] {
         let error = tried(endpoint, Vec::new());
@@ -121,8 +280,7 @@ fn https_can_be_set_up_for_both_protocols() {
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let signal = signal(format!("https://{gone}"), protocol);
         let builder = Builder { name: "traces", signal: &signal, runtime: Some(runtime.handle()) };
-        builder.spans().unwrap();
-        builder.logs().unwrap();
+        builder.transport(method::TRACES).unwrap();
         builder.metrics().unwrap();
         assert!(!is_final(&send(&signal)), "{protocol:?}");
     }

@@ -1,0 +1,98 @@
+//! OTLP over HTTP with protobuf bodies.
+
+use std::io::{self, Read as _};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use reqwest::Url;
+use reqwest::blocking::{Client, Response};
+use reqwest::redirect::Policy;
+
+use super::super::request::Request;
+use super::super::worker::Failure;
+use super::{USER_AGENT, answer, gzip};
+use crate::config::Compression;
+
+/// A way to one endpoint.
+#[derive(Debug)]
+pub(crate) struct Http {
+    client: Client,
+    url: Url,
+    headers: HeaderMap,
+    compression: Compression,
+    timeout: Duration,
+}
+
+impl Http {
+    pub(super) fn new(
+        url: Url,
+        mut headers: HeaderMap,
+        compression: Compression,
+        timeout: Duration,
+    ) -> Result<Self, reqwest::Error> {
+        let client = client(&url, timeout)?;
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+        if compression == Compression::Gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        Ok(Self { client, url, headers, compression, timeout })
+    }
+
+    /// Sends a request and gives the body of the answer.
+    pub(super) fn send(&self, request: &Request) -> Result<Bytes, Failure> {
+        let deadline = Instant::now() + self.timeout;
+        let message = request.message();
+        let body = match self.compression {
+            Compression::None => message,
+            Compression::Gzip => gzip::compress(&message, Vec::new()).map_err(|error| Failure::later(&error))?.into(),
+        };
+        let request = self.client.post(self.url.clone()).headers(self.headers.clone()).body(body);
+        // An URL may carry a secret, and the log shows the endpoint anyway.
+        let response = request.send().map_err(|error| Failure::later(&error.without_url()))?;
+        if !response.status().is_success() {
+            return Err(answer::refused(response.status(), response.headers()));
+        }
+        // Without the whole answer nobody knows how many were taken; the ids are the same in each attempt.
+        read(response, deadline).map_err(|error| Failure::later(&error))
+    }
+}
+
+/// A client that reaches `url`. Must be called on a thread that no runtime drives.
+pub(super) fn client(url: &Url, timeout: Duration) -> Result<Client, reqwest::Error> {
+    let mut client = Client::builder().timeout(timeout).user_agent(USER_AGENT).redirect(redirects());
+    if url.scheme() == "http" {
+        // Otherwise the client looks for the system's certificates, and fails in a container that has none.
+        client = client.tls_certs_only([]);
+    }
+    client.build()
+}
+
+/// Only those that keep the method. After the others a client asks for a page, and whatever page comes would count as
+/// spans that arrived.
+fn redirects() -> Policy {
+    const MOST: usize = 5;
+    Policy::custom(|attempt| match attempt.status() {
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT if attempt.previous().len() <= MOST => {
+            attempt.follow()
+        }
+        _ => attempt.stop(),
+    })
+}
+
+/// What there is of the body, up to a bound in bytes and in time: the client's own limit is for each piece.
+fn read(mut response: Response, deadline: Instant) -> io::Result<Bytes> {
+    let mut body = Vec::new();
+    let mut piece = [0; 4_096];
+    loop {
+        let length = response.read(&mut piece)?;
+        if length == 0 || body.len() + length > answer::LONGEST {
+            return Ok(body.into());
+        }
+        body.extend_from_slice(&piece[..length]);
+        if Instant::now() >= deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+}
