@@ -1,27 +1,28 @@
 //! Loads and attaches the programs, and holds what belongs to them: maps, links, verdicts.
 
+mod filter;
 mod ladder;
 mod memlock;
 mod perf;
 mod refusal;
 
-use std::net::Ipv6Addr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf};
+use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf};
 use aya::programs::BtfTracePoint;
 use aya::util::{nr_cpus, online_cpus};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
-use synfin_common::knobs::{ABSENT, FIELDS, Knobs, Offsets, filter};
+use synfin_common::knobs::{ABSENT, FIELDS, Knobs, Offsets};
 use synfin_common::layout::{Layout, Layouts, TRACEPOINTS};
 use synfin_common::tally::{TallyKey, tallied};
 use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
+use self::filter::FilterMaps;
+pub use self::filter::{Filter, Network};
 use self::ladder::{Attached, Ground, Ladder, Outcome};
 use crate::arch;
 use crate::btf::{BtfError, Types, VMLINUX};
@@ -93,65 +94,13 @@ pub struct Attachment {
     pub disabled: Vec<String>,
 }
 
-/// A network of peers: v4-mapped address and prefix length up to 128.
-pub type Network = (Ipv6Addr, u8);
-
-/// What to leave out in the kernel.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// Only these namespaces (inode numbers). None for all; an empty list is one that has vanished.
-    pub netns: Option<Vec<u32>>,
-    /// Only these ports, local or peer.
-    pub ports: Vec<u16>,
-    /// Only peers in these networks.
-    pub peers: Vec<Network>,
-    /// No peers in these networks.
-    pub excluded_peers: Vec<Network>,
-    /// No connections to a loopback address.
-    pub exclude_loopback: bool,
-}
-
-/// Entries that each filter map holds (`agent-ebpf/src/maps.rs`).
-const FILTER_ENTRIES: usize = 1024;
-
-impl Filter {
-    fn bits(&self) -> u32 {
-        let bit = |on: bool, bit: u32| if on { bit } else { 0 };
-        bit(self.netns.is_some() && !self.has_one_netns(), filter::NETNS)
-            | bit(self.has_one_netns(), filter::ONE_NETNS)
-            | bit(!self.ports.is_empty(), filter::PORTS)
-            | bit(!self.peers.is_empty(), filter::PEERS)
-            | bit(!self.excluded_peers.is_empty(), filter::EXCLUDED)
-            | bit(self.exclude_loopback, filter::NO_LOOPBACK)
-    }
-
-    fn has_one_netns(&self) -> bool {
-        self.netns.as_ref().is_some_and(|netns| netns.len() == 1)
-    }
-
-    fn check(&self) -> Result<(), LoadError> {
-        let lens = [
-            ("netns", self.netns.as_ref().map_or(0, Vec::len)),
-            ("ports", self.ports.len()),
-            ("peers", self.peers.len()),
-            ("exclude_peers", self.excluded_peers.len()),
-        ];
-        match lens.into_iter().find(|(_, len)| *len > FILTER_ENTRIES) {
-            Some((name, len)) => Err(LoadError::Filter { name, len, limit: FILTER_ENTRIES }),
-            None => Ok(()),
-        }
-    }
-}
-
 /// The programs in the kernel. Dropping it detaches them.
 pub struct Kernel {
     ebpf: Ebpf,
     attached: Vec<Attached>,
     probes: Vec<Probe>,
     reset_reasons: Arc<[String]>,
-    filter_netns: HashMap<MapData, u32, u32>,
-    filter_one_netns: Array<MapData, u32>,
-    netns: Vec<u32>,
+    filter: FilterMaps,
     lost: PerCpuArray<MapData, u64>,
     tally: PerCpuHashMap<MapData, [u8; size_of::<TallyKey>()], u64>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
@@ -204,20 +153,7 @@ pub fn load(attachment: &Attachment, ring_size: u32, filter: &Filter) -> Result<
     })?;
     drop(object);
 
-    let mut kernel_netns = map::<HashMap<MapData, u32, u32>>(&mut ebpf, "FILTER_NETNS")?;
-    for netns in filter.netns.iter().flatten() {
-        kernel_netns.insert(netns, 1, 0).map_err(|source| LoadError::Map { name: "FILTER_NETNS", source })?;
-    }
-    let mut one_netns = map::<Array<MapData, u32>>(&mut ebpf, "FILTER_ONE_NETNS")?;
-    let first = filter.netns.iter().flatten().next().copied().unwrap_or(0);
-    one_netns.set(0, first, 0).map_err(|source| LoadError::Map { name: "FILTER_ONE_NETNS", source })?;
-    let mut ports = map::<HashMap<MapData, u16, u32>>(&mut ebpf, "FILTER_PORTS")?;
-    for port in &filter.ports {
-        ports.insert(port, 1, 0).map_err(|source| LoadError::Map { name: "FILTER_PORTS", source })?;
-    }
-    let peers = networks(&mut ebpf, "FILTER_PEERS", &filter.peers)?;
-    let excluded = networks(&mut ebpf, "FILTER_EXCLUDED", &filter.excluded_peers)?;
-
+    let filter = FilterMaps::fill(&mut ebpf, filter)?;
     let mut tally: PerCpuHashMap<MapData, _, u64> = map(&mut ebpf, "TALLY")?;
     make_overflow_rows(&mut tally).map_err(|source| LoadError::Map { name: "TALLY", source })?;
     let lost = map(&mut ebpf, "LOST")?;
@@ -234,24 +170,14 @@ pub fn load(attachment: &Attachment, ring_size: u32, filter: &Filter) -> Result<
         .inspect_err(|error| tracing::warn!(%error, "log messages of the eBPF programs will not be shown"))
         .ok();
 
-    let mut kernel = Kernel {
-        ebpf,
-        attached: Vec::new(),
-        probes: Vec::new(),
-        reset_reasons,
-        filter_netns: kernel_netns,
-        filter_one_netns: one_netns,
-        netns: filter.netns.clone().unwrap_or_default(),
-        lost,
-        tally,
-        logger,
-    };
+    let mut kernel =
+        Kernel { ebpf, attached: Vec::new(), probes: Vec::new(), reset_reasons, filter, lost, tally, logger };
     for (spec, ground) in PROBES.iter().zip(&grounds) {
         let disabled = attachment.disabled.iter().any(|name| name == spec.name);
         kernel.probe(&ladder, spec, ground, disabled);
     }
     // Programs hold their maps from load on; until then these must stay open.
-    drop((ports, peers, excluded, heads, slots));
+    drop((heads, slots));
     drop(ladder);
     give_memory_back();
     Ok((kernel, outlets))
@@ -359,19 +285,6 @@ fn array(ebpf: &mut Ebpf, name: &str) -> Result<MapData, LoadError> {
     }
 }
 
-fn networks(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-    networks: &[Network],
-) -> Result<LpmTrie<MapData, [u8; 16], u32>, LoadError> {
-    let mut trie = map::<LpmTrie<MapData, [u8; 16], u32>>(ebpf, name)?;
-    for (address, prefix) in networks {
-        let key = Key::new(u32::from(*prefix), address.octets());
-        trie.insert(&key, 1, 0).map_err(|source| LoadError::Map { name, source })?;
-    }
-    Ok(trie)
-}
-
 /// The rows that take what finds no room: they must be there before the map is full.
 fn make_overflow_rows(tally: &mut PerCpuHashMap<MapData, [u8; size_of::<TallyKey>()], u64>) -> Result<(), MapError> {
     let cpus = nr_cpus().map_err(|(_, io_error)| io_error).unwrap_or(1);
@@ -427,19 +340,7 @@ impl Kernel {
 
     /// Replaces the namespaces of the filter: for names that now mean another namespace.
     pub fn set_netns(&mut self, netns: Vec<u32>) -> Result<(), MapError> {
-        if netns == self.netns {
-            return Ok(());
-        }
-        // Both maps; the programs look at the one that the filter chose at load. No namespace has the number 0.
-        self.filter_one_netns.set(0, netns.first().copied().unwrap_or(0), 0)?;
-        for old in self.netns.iter().filter(|old| !netns.contains(old)) {
-            self.filter_netns.remove(old)?;
-        }
-        for new in netns.iter().filter(|new| !self.netns.contains(new)) {
-            self.filter_netns.insert(new, 1, 0)?;
-        }
-        self.netns = netns;
-        Ok(())
+        self.filter.set_netns(netns)
     }
 
     /// Passes on what the programs logged.
@@ -488,12 +389,5 @@ mod tests {
             "pos:\t0\nprog_type:\t26\nrun_time_ns:\t1500\nrun_cnt:\t3\nrecursion_misses:\t2\nverified_insns:\t9\n";
         assert_eq!(parse_cost(text), Cost { runs: 3, time: Duration::from_nanos(1500), recursion_misses: 2 });
         assert_eq!(parse_cost(""), Cost::default());
-    }
-
-    #[test]
-    fn a_filter_that_is_too_long_names_itself() {
-        let filter = Filter { ports: (0..2000).collect(), ..Filter::default() };
-        let Err(error) = filter.check() else { panic!("2000 ports do not fit") };
-        assert_eq!(error.to_string(), "too many entries in filter ports: 2000, at most 1024");
     }
 }

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 
+use self::load::{Cargo, Traffic};
 use crate::build;
 use crate::build::Profile;
 use crate::cmd;
@@ -70,6 +71,12 @@ impl Plan {
     /// Numbers of threads that make traffic.
     fn threads(&self) -> Vec<usize> {
         if self.cpus > 1 { vec![1, self.cpus] } else { vec![1] }
+    }
+
+    /// Kinds of traffic that rates are measured with.
+    fn traffic(&self) -> Vec<Traffic> {
+        let with = |cargo| self.threads().into_iter().map(move |threads| Traffic { threads, cargo });
+        with(Cargo::Nothing).chain([Traffic { threads: 1, cargo: Cargo::Request }]).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::arena::Arena;
 use super::kernel::{self, Statistics};
-use super::load;
+use super::load::{self, Cargo, Traffic};
 use super::spread::short;
 use super::subject::Subject;
 use super::{Plan, Tools};
@@ -55,7 +55,8 @@ pub(super) fn measure(tools: &Tools, plan: Plan) -> Result<Vec<Cost>> {
                 // Nobody always comes first.
                 let subject = SUBJECTS[(turn + round as usize) % SUBJECTS.len()];
                 let arena = Arena::new()?;
-                let traffic = || load::connections(&arena, threads, plan.connections).map(drop);
+                let traffic = Traffic { threads, cargo: Cargo::Nothing };
+                let traffic = || load::connections(&arena, traffic, plan.connections).map(drop);
                 let took = turn_of(subject, tools, &arena, traffic).with_context(|| subject.name())?;
                 let ours = took.into_iter().filter(|program| program.name != RETRANSMIT).collect();
                 keep(&mut costs, round, threads, subject, ours);

@@ -16,6 +16,37 @@ use super::arena::Arena;
 /// TIME_WAIT sockets pile up.
 const ADDRESSES: u64 = 200;
 
+/// A kind of traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Traffic {
+    pub(super) threads: usize,
+    pub(super) cargo: Cargo,
+}
+
+/// What each connection carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cargo {
+    /// Nothing: the cheapest connection that there is, of which synfin takes the largest share.
+    Nothing,
+    /// A request of [`REQUEST`] bytes and an answer of [`ANSWER`]: what connections are made for.
+    Request,
+}
+
+/// Bytes of a request, and of an answer.
+const REQUEST: usize = 200;
+const ANSWER: usize = 1000;
+
+impl Traffic {
+    /// In reports.
+    pub(super) fn name(self) -> String {
+        let threads = if self.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", self.threads) };
+        match self.cargo {
+            Cargo::Nothing => threads,
+            Cargo::Request => format!("{threads}, request and answer"),
+        }
+    }
+}
+
 /// What some traffic makes the kernel report: the ground truth that events are compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Made {
@@ -50,8 +81,9 @@ pub(super) struct Took {
     pub(super) cpu: Duration,
 }
 
-/// Makes at least `total` connections, an equal share from each of `threads`, as fast as they go.
-pub(super) fn connections(arena: &Arena, threads: usize, total: u64) -> Result<(Made, Took)> {
+/// Makes at least `total` connections, an equal share from each thread, as fast as they go.
+pub(super) fn connections(arena: &Arena, traffic: Traffic, total: u64) -> Result<(Made, Took)> {
+    let Traffic { threads, cargo } = traffic;
     let share = total.div_ceil(threads as u64);
     let barrier = Barrier::new(threads + 1);
     let took = thread::scope(|scope| {
@@ -60,7 +92,7 @@ pub(super) fn connections(arena: &Arena, threads: usize, total: u64) -> Result<(
             // Also after a failure: the others wait for everybody.
             barrier.wait();
             let before = own_cpu()?;
-            repeat(&listener?, share)?;
+            repeat(&listener?, share, cargo)?;
             anyhow::Ok(own_cpu()?.saturating_sub(before))
         };
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
@@ -102,12 +134,19 @@ fn listen(arena: &Arena) -> Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot listen in the namespace of the bench")
 }
 
-fn repeat(listener: &TcpListener, count: u64) -> Result<()> {
+fn repeat(listener: &TcpListener, count: u64, cargo: Cargo) -> Result<()> {
+    let mut bytes = [b'.'; ANSWER];
     let port = listener.local_addr()?.port();
     for number in 0..count {
         let address = Ipv4Addr::new(127, 0, 1, (1 + number % ADDRESSES) as u8);
-        let client = TcpStream::connect((address, port)).with_context(|| format!("connection {number}"))?;
-        let (server, _) = listener.accept()?;
+        let mut client = TcpStream::connect((address, port)).with_context(|| format!("connection {number}"))?;
+        let (mut server, _) = listener.accept()?;
+        if cargo == Cargo::Request {
+            client.write_all(&bytes[..REQUEST])?;
+            server.read_exact(&mut bytes[..REQUEST])?;
+            server.write_all(&bytes)?;
+            client.read_exact(&mut bytes)?;
+        }
         drop(client);
         drop(server);
     }
@@ -128,6 +167,7 @@ mod tests {
     #[test]
     fn a_listener_serves_all_its_connections() {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-        repeat(&listener, 3).unwrap();
+        repeat(&listener, 3, Cargo::Nothing).unwrap();
+        repeat(&listener, 3, Cargo::Request).unwrap();
     }
 }

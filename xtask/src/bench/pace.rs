@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::arena::Arena;
 use super::kernel::Statistics;
-use super::load::{self, Made, Took};
+use super::load::{self, Made, Took, Traffic};
 use super::process::{self, Memory};
 use super::receiver::Receiver;
 use super::spread::short;
@@ -27,7 +27,7 @@ const ECHO: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Pace {
     pub(super) round: u32,
-    pub(super) threads: usize,
+    pub(super) traffic: Traffic,
     pub(super) subject: Subject,
     pub(super) made: Made,
     pub(super) took: Took,
@@ -68,14 +68,14 @@ impl Pace {
     }
 
     pub(super) fn json(&self) -> Value {
-        let Self { round, threads, subject, made, took, user } = self;
+        let Self { round, traffic, subject, made, took, user } = self;
         let user = user.as_ref().map(|User { cpu, idle_memory, peak_memory, account, exported }| {
             json!({ "cpu_ns": cpu.as_nanos() as u64, "idle_bytes": idle_memory, "peak_bytes": peak_memory,
                     "events": account.events, "transitions": account.transitions, "lost": account.lost,
                     "spans": exported.map(|exported| exported.spans),
                     "receiver_cpu_ns": exported.map(|exported| exported.receiver_cpu.as_nanos() as u64) })
         });
-        json!({ "round": round, "threads": threads, "subject": subject.name(), "connections": made.connections,
+        json!({ "round": round, "threads": traffic.threads, "traffic": traffic.name(), "subject": subject.name(), "connections": made.connections,
                 "expected_events": made.events(), "seconds": took.wall.as_secs_f64(),
                 "traffic_cpu_seconds": took.cpu.as_secs_f64(), "user_space": user })
     }
@@ -87,15 +87,15 @@ pub(super) fn measure(tools: &Tools, plan: Plan) -> Result<Vec<Pace>> {
     let mut receiver = Receiver::start(&tools.receiver)?;
     let mut paces = Vec::new();
     for round in 0..plan.rounds {
-        for threads in plan.threads() {
+        for traffic in plan.traffic() {
             for turn in 0..SUBJECTS.len() {
                 // Nobody always comes first.
                 let subject = SUBJECTS[(turn + round as usize) % SUBJECTS.len()];
-                let (made, took, user) = turn_of(subject, tools, &mut receiver, threads, plan.connections)
+                let (made, took, user) = turn_of(subject, tools, &mut receiver, traffic, plan.connections)
                     .with_context(|| subject.name())?;
-                let pace = Pace { round, threads, subject, made, took, user };
+                let pace = Pace { round, traffic, subject, made, took, user };
                 let (name, rate) = (subject.name(), short(pace.rate()));
-                cmd::say("bench", format!("round {}, {threads} thread(s): {name}: {rate} connections/s", round + 1));
+                cmd::say("bench", format!("round {}, {}: {name}: {rate} connections/s", round + 1, traffic.name()));
                 paces.push(pace);
             }
         }
@@ -107,18 +107,18 @@ fn turn_of(
     subject: Subject,
     tools: &Tools,
     receiver: &mut Receiver,
-    threads: usize,
+    traffic: Traffic,
     connections: u64,
 ) -> Result<(Made, Took, Option<User>)> {
     let arena = Arena::new()?;
     let (spans_before, receiver_before) = (receiver.spans()?, receiver.cpu()?);
     let Some(running) = subject.start(tools, &arena, receiver.endpoint())? else {
-        let (made, took) = load::connections(&arena, threads, connections)?;
+        let (made, took) = load::connections(&arena, traffic, connections)?;
         return Ok((made, took, None));
     };
     let idle_memory = Memory::of(running.pid())?.now;
     let cpu_before = process::cpu(running.pid())?;
-    let (made, took) = load::connections(&arena, threads, connections)?;
+    let (made, took) = load::connections(&arena, traffic, connections)?;
     thread::sleep(ECHO);
     let exports = subject == Subject::SynfinOtlp;
     if exports {
@@ -135,6 +135,7 @@ fn turn_of(
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::load::Cargo;
     use super::*;
 
     /// A user space that gave this account.
@@ -147,8 +148,9 @@ pub(super) mod tests {
     fn a_turn_comes_to_rates() {
         let made = Made { connections: 1000, listeners: 0 };
         let took = Took { wall: Duration::from_millis(500), cpu: Duration::from_millis(40) };
+        let traffic = Traffic { threads: 1, cargo: Cargo::Nothing };
         let pace =
-            Pace { round: 0, threads: 1, subject: Subject::SynfinFiltered, made, took, user: Some(user(12_000, 0)) };
+            Pace { round: 0, traffic, subject: Subject::SynfinFiltered, made, took, user: Some(user(12_000, 0)) };
         assert_eq!(format!("{:.1} {:.1}", pace.rate(), pace.burden()), "2000.0 40.0");
         assert_eq!(format!("{:.3}", pace.each(Duration::from_micros(10))), "1.000");
         assert_eq!(pace.json()["user_space"]["events"], pace.json()["expected_events"]);

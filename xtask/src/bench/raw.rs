@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Plan;
 use super::cost::Cost;
+use super::load::Traffic;
 use super::machine::Machine;
 use super::pace::{Pace, User};
 use super::spread::Spread;
@@ -60,45 +61,50 @@ impl Raw {
     }
 
     /// Turns of a subject.
-    pub(super) fn paces(&self, subject: Subject, threads: usize) -> impl Iterator<Item = &Pace> {
-        self.paces.iter().filter(move |pace| pace.subject == subject && pace.threads == threads)
+    pub(super) fn paces(&self, subject: Subject, traffic: Traffic) -> impl Iterator<Item = &Pace> {
+        self.paces.iter().filter(move |pace| pace.subject == subject && pace.traffic == traffic)
     }
 
     /// Connections per second.
-    pub(super) fn rate(&self, subject: Subject, threads: usize) -> Option<Spread> {
-        Spread::of(self.paces(subject, threads).map(Pace::rate))
+    pub(super) fn rate(&self, subject: Subject, traffic: Traffic) -> Option<Spread> {
+        Spread::of(self.paces(subject, traffic).map(Pace::rate))
     }
 
     /// The share of connections per second that is left of what the machine does with nothing attached, round by round.
-    pub(super) fn kept(&self, subject: Subject, threads: usize) -> Option<Spread> {
-        self.against_nothing(subject, threads, |pace, base| pace.rate() / base.rate())
+    pub(super) fn kept(&self, subject: Subject, traffic: Traffic) -> Option<Spread> {
+        self.against_nothing(subject, traffic, |pace, base| pace.rate() / base.rate())
     }
 
-    /// The same of connections per second of CPU that their threads got.
-    pub(super) fn kept_by_cpu(&self, subject: Subject, threads: usize) -> Option<Spread> {
-        self.against_nothing(subject, threads, |pace, base| base.burden() / pace.burden())
+    /// The same of connections per second of CPU that their traffic got.
+    pub(super) fn kept_by_cpu(&self, subject: Subject, traffic: Traffic) -> Option<Spread> {
+        self.against_nothing(subject, traffic, |pace, base| base.burden() / pace.burden())
     }
 
-    fn against_nothing(&self, subject: Subject, threads: usize, ratio: impl Fn(&Pace, &Pace) -> f64) -> Option<Spread> {
-        Spread::of(self.paces(subject, threads).filter_map(|pace| {
-            let base = self.paces(Subject::Nothing, threads).find(|base| base.round == pace.round)?;
+    fn against_nothing(
+        &self,
+        subject: Subject,
+        traffic: Traffic,
+        ratio: impl Fn(&Pace, &Pace) -> f64,
+    ) -> Option<Spread> {
+        Spread::of(self.paces(subject, traffic).filter_map(|pace| {
+            let base = self.paces(Subject::Nothing, traffic).find(|base| base.round == pace.round)?;
             Some(ratio(pace, base))
         }))
     }
 
     /// Microseconds of CPU that a connection took where it was made.
-    pub(super) fn burden(&self, subject: Subject, threads: usize) -> Option<Spread> {
-        Spread::of(self.paces(subject, threads).map(Pace::burden))
+    pub(super) fn burden(&self, subject: Subject, traffic: Traffic) -> Option<Spread> {
+        Spread::of(self.paces(subject, traffic).map(Pace::burden))
     }
 
     /// Nanoseconds of user space's CPU for a transition.
-    pub(super) fn cpu_each(&self, subject: Subject, threads: usize) -> Option<Spread> {
-        Spread::of(self.paces(subject, threads).filter_map(|pace| Some(pace.each(pace.user.as_ref()?.cpu))))
+    pub(super) fn cpu_each(&self, subject: Subject, traffic: Traffic) -> Option<Spread> {
+        Spread::of(self.paces(subject, traffic).filter_map(|pace| Some(pace.each(pace.user.as_ref()?.cpu))))
     }
 
     /// Nanoseconds of the receiver's CPU for a transition.
-    pub(super) fn receiver_each(&self, threads: usize) -> Option<Spread> {
-        let turns = self.paces(Subject::SynfinOtlp, threads);
+    pub(super) fn receiver_each(&self, traffic: Traffic) -> Option<Spread> {
+        let turns = self.paces(Subject::SynfinOtlp, traffic);
         Spread::of(turns.filter_map(|pace| Some(pace.each(pace.user.as_ref()?.exported?.receiver_cpu))))
     }
 
@@ -119,8 +125,10 @@ impl Raw {
 pub(super) mod tests {
     use std::time::Duration;
 
-    use super::super::load::{Made, Took};
+    use super::super::load::{Cargo, Made, Took};
     use super::*;
+
+    const ALONE: Traffic = Traffic { threads: 1, cargo: Cargo::Nothing };
 
     pub(in super::super) fn raw() -> Raw {
         let cost = |round, subject, program: &str, time_ns| Cost {
@@ -133,7 +141,7 @@ pub(super) mod tests {
         };
         let pace = |round, subject, seconds| Pace {
             round,
-            threads: 1,
+            traffic: ALONE,
             subject,
             made: Made { connections: 1000, listeners: 1 },
             took: Took { wall: Duration::from_secs(seconds), cpu: Duration::from_millis(seconds) },
@@ -159,10 +167,10 @@ pub(super) mod tests {
         assert_eq!(ratio, Some(Spread { median: 4.0, min: 4.0, max: 4.0 }));
         assert_eq!(raw.cost(Subject::Synfin, Some("state"), 1).map(|spread| spread.median), Some(60.0));
         assert_eq!(raw.cost(Subject::Synfin, Some("state"), 2), None);
-        assert_eq!(raw.kept_by_cpu(Subject::SynfinOtlp, 1).map(|spread| spread.median), Some(0.5));
-        assert_eq!(raw.burden(Subject::Nothing, 1).map(|spread| spread.median), Some(1.0));
+        assert_eq!(raw.kept_by_cpu(Subject::SynfinOtlp, ALONE).map(|spread| spread.median), Some(0.5));
+        assert_eq!(raw.burden(Subject::Nothing, ALONE).map(|spread| spread.median), Some(1.0));
         // Round 1 has nothing to compare with.
-        assert_eq!(raw.kept(Subject::SynfinOtlp, 1), Some(Spread { median: 0.5, min: 0.5, max: 0.5 }));
+        assert_eq!(raw.kept(Subject::SynfinOtlp, ALONE), Some(Spread { median: 0.5, min: 0.5, max: 0.5 }));
     }
 
     #[test]

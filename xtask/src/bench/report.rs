@@ -90,15 +90,15 @@ fn programs(raw: &Raw) -> String {
 
 fn rates(raw: &Raw) -> String {
     let mut head = vec!["attached".to_owned()];
-    for threads in raw.plan.threads() {
-        head.extend([format!("connections/s, {}", from(threads)), "kept".to_owned(), "CPU µs each".to_owned()]);
+    for traffic in raw.plan.traffic() {
+        head.extend([format!("connections/s, {}", traffic.name()), "kept".to_owned(), "CPU µs each".to_owned()]);
     }
     let rows = VARIANTS.map(|(name, subject)| {
         let mut row = vec![name.to_owned()];
-        for threads in raw.plan.threads() {
-            row.push(cell(raw.rate(subject, threads), short));
-            row.push(cell(raw.kept(subject, threads), percent));
-            row.push(cell(raw.burden(subject, threads), short));
+        for traffic in raw.plan.traffic() {
+            row.push(cell(raw.rate(subject, traffic), short));
+            row.push(cell(raw.kept(subject, traffic), percent));
+            row.push(cell(raw.burden(subject, traffic), short));
         }
         row
     });
@@ -107,7 +107,7 @@ fn rates(raw: &Raw) -> String {
 
 fn user_space(raw: &Raw) -> String {
     let mut head = vec!["process".to_owned()];
-    head.extend(raw.plan.threads().into_iter().map(|threads| format!("CPU ns a transition, {}", from(threads))));
+    head.extend(raw.plan.traffic().into_iter().map(|traffic| format!("CPU ns a transition, {}", traffic.name())));
     head.extend(["MiB idle", "MiB at most", "events lost a turn"].map(str::to_owned));
     let mut rows: Vec<_> = VARIANTS
         .into_iter()
@@ -115,7 +115,7 @@ fn user_space(raw: &Raw) -> String {
         .map(|(name, subject)| {
             let user = |what: fn(&Pace, &User) -> Option<f64>| raw.user(subject, what);
             let mut row = vec![name.to_owned()];
-            row.extend(raw.plan.threads().into_iter().map(|threads| cell(raw.cpu_each(subject, threads), short)));
+            row.extend(raw.plan.traffic().into_iter().map(|traffic| cell(raw.cpu_each(subject, traffic), short)));
             row.push(cell(user(|_, user| Some(user.idle_memory as f64)), mib));
             row.push(cell(user(|_, user| Some(user.peak_memory as f64)), mib));
             row.push(cell(user(|_, user| Some(user.account.lost? as f64)), whole));
@@ -123,7 +123,7 @@ fn user_space(raw: &Raw) -> String {
         })
         .collect();
     let mut receiver = vec!["the receiver of OTLP".to_owned()];
-    receiver.extend(raw.plan.threads().into_iter().map(|threads| cell(raw.receiver_each(threads), short)));
+    receiver.extend(raw.plan.traffic().into_iter().map(|traffic| cell(raw.receiver_each(traffic), short)));
     rows.push(receiver);
     table::render(&head.iter().map(String::as_str).collect::<Vec<_>>(), &rows)
 }
