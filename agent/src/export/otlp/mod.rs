@@ -2,7 +2,7 @@
 //!
 //! Spans and log records go their own way: what waits, what is shed and what is lost is counted ([`queue`]), spans are
 //! encoded straight from what the ledger knew ([`span`]), and the endpoint's answers are taken by what they say
-//! (`transport`). OpenTelemetry's SDK loses some without counting them, takes ten times the CPU, which the traffic that
+//! (`transport`). OpenTelemetry's SDK loses some without counting them, takes five times the CPU, which the traffic that
 //! is watched then lacks, and knows answers as text. Metrics go through the SDK: they are few. An endpoint that is away is no error: what fits the queue
 //! waits for it, the rest is counted, and totals are cumulative.
 

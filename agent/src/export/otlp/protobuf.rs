@@ -3,6 +3,11 @@
 //! The length of a nested message comes before its content. It is written afterwards, into room that was left for it; a
 //! content that turns out longer than the room allows for is moved, so that every length has its shortest form.
 
+#![expect(
+    clippy::inline_always,
+    reason = "a span has some 150 fields: with their numbers known on the spot, a tag is one byte stored, not three calls"
+)]
+
 use bytes::{BufMut as _, BytesMut};
 
 /// Ways in which a field's value is written.
@@ -33,34 +38,34 @@ pub(super) struct Writer {
 
 impl Writer {
     /// A field of an integer type, an enum, or a bool.
-    #[inline]
+    #[inline(always)]
     pub(super) fn varint(&mut self, field: u32, value: u64) {
         self.tag(field, VARINT);
         self.put_varint(value);
     }
 
     /// A field `fixed64`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn fixed64(&mut self, field: u32, value: u64) {
         self.tag(field, FIXED_64);
         self.buffer.put_u64_le(value);
     }
 
     /// A field `fixed32`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn fixed32(&mut self, field: u32, value: u32) {
         self.tag(field, FIXED_32);
         self.buffer.put_u32_le(value);
     }
 
     /// A field `double`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn double(&mut self, field: u32, value: f64) {
         self.fixed64(field, value.to_bits());
     }
 
     /// A field `string` or `bytes`, or a message that is already encoded.
-    #[inline]
+    #[inline(always)]
     pub(super) fn bytes(&mut self, field: u32, value: &[u8]) {
         self.tag(field, LENGTH_DELIMITED);
         self.put_varint(value.len() as u64);
@@ -73,7 +78,7 @@ impl Writer {
     }
 
     /// A nested message of what `write` writes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn message(&mut self, field: u32, room: Room, write: impl FnOnce(&mut Self)) {
         self.tag(field, LENGTH_DELIMITED);
         let room = room as usize;
@@ -102,12 +107,12 @@ impl Writer {
         self.buffer.truncate(content + length);
     }
 
-    #[inline]
+    #[inline(always)]
     fn tag(&mut self, field: u32, kind: u32) {
         self.put_varint(u64::from(field << 3 | kind));
     }
 
-    #[inline]
+    #[inline(always)]
     fn put_varint(&mut self, value: u64) {
         if value < 0x80 {
             self.buffer.put_u8(value as u8);
@@ -161,7 +166,7 @@ mod tests {
 
     fn write(sample: &Sample, room: Room, to: &mut Writer) {
         to.varint(1, sample.number);
-        to.varint(2, sample.signed as u64);
+        to.varint(2, sample.signed.cast_unsigned());
         to.fixed64(3, sample.wide);
         to.fixed32(4, sample.narrow);
         to.double(5, sample.real);

@@ -130,6 +130,7 @@ mod tests {
     }
 
     /// A span with a name of so many bytes.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "items are passed as they lie in a batch")]
     fn named(length: &usize, to: &mut Writer) {
         to.bytes(5, "n".repeat(*length).as_bytes());
     }

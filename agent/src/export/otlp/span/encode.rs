@@ -113,7 +113,6 @@ const fn kind(kind: &SpanKind) -> u64 {
     }
 }
 
-#[inline]
 fn attribute(to: &mut Writer, field: u32, key: &'static str, value: Value<'_>) {
     use field::{any_value, key_value};
     to.message(field, Room::Small, |to| {
@@ -121,7 +120,7 @@ fn attribute(to: &mut Writer, field: u32, key: &'static str, value: Value<'_>) {
         to.message(key_value::VALUE, Room::Small, |to| match value {
             Value::Text(text) => to.bytes(any_value::STRING, text.as_bytes()),
             Value::Flag(flag) => to.varint(any_value::BOOL, flag.into()),
-            Value::Integer(integer) => to.varint(any_value::INT, integer as u64),
+            Value::Integer(integer) => to.varint(any_value::INT, integer.cast_unsigned()),
             Value::Real(real) => to.double(any_value::DOUBLE, real),
         });
     });
