@@ -130,6 +130,7 @@ fn connection(number: u32) -> Connection {
         simultaneous: false,
         fin_received: true,
         orphan: false,
+        blind: false,
         left: State::FinWait2,
         errno: 0,
         retransmits_syn: 0,

@@ -154,8 +154,8 @@ mod tests {
         }
         let reader = thread::spawn(move || receiver.iter().flatten().collect::<Vec<u8>>());
         writer.finish().unwrap();
-        let expected: String = (0..1000).map(|line| format!("{line}\n")).collect();
-        assert_eq!(String::from_utf8(reader.join().unwrap()).unwrap(), expected);
+        let written = String::from_utf8(reader.join().unwrap()).unwrap();
+        assert!(written.lines().eq((0..1000).map(|line| line.to_string())), "{written}");
     }
 
     #[test]

@@ -107,6 +107,7 @@ prop_compose! {
             simultaneous: flags[1],
             fin_received: false,
             orphan: false,
+            blind: false,
             left: State::Established,
             errno,
             retransmits_syn: retransmits[0],
