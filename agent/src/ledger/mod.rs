@@ -206,6 +206,9 @@ impl Ledger {
         {
             self.totals.established[role.index()] += 1;
         }
+        if new == State::Closed && before != State::Closed {
+            self.leave_listener(slot);
+        }
         if new == State::Closed && old != State::Closed {
             self.closing.push_back((event.time_ns, table::key(&event.ends)));
         }
@@ -322,6 +325,13 @@ impl Ledger {
         self.tracked[child.state.index()] += 1;
         let child = &*self.embryos.entry(event.ends.sock).insert(child).into_mut();
         Applied { connection: Some(child), in_state_ns: None }
+    }
+
+    fn leave_listener(&mut self, slot: Slot) {
+        let connection = self.table.get(slot);
+        if connection.role == Some(Role::Server) {
+            self.listeners.ended(connection.ends.netns, connection.ends.local_port);
+        }
     }
 
     fn opened_server(&mut self, ends: &Ends) {
@@ -444,7 +454,8 @@ impl Ledger {
         if connection.is_listener() {
             return; // no connection, so that none has ended
         }
-        if connection.role == Some(Role::Server) {
+        // One that has closed has left its listener then, not after its grace.
+        if connection.role == Some(Role::Server) && !connection.is_closed() {
             self.listeners.ended(connection.ends.netns, connection.ends.local_port);
         }
         self.totals.add_end(connection, end);

@@ -63,6 +63,12 @@ impl Table {
         self.entries.len()
     }
 
+    /// Every connection, in no order.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = &Connection> {
+        self.index.values().map(|at| &self.entries[*at as usize].connection)
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.len() >= self.limit
     }

@@ -13,7 +13,8 @@ use super::stop::Stop;
 use crate::clock::Clock;
 use crate::config::{Config, RunOptions};
 use crate::event::Event;
-use crate::export::otlp::Otlp;
+use crate::export::otlp::queue::Counts;
+use crate::export::otlp::{Otlp, Report};
 use crate::ledger::{Applied, Ended};
 use crate::status::{Board, Status};
 use crate::view::summary;
@@ -52,8 +53,7 @@ pub(super) fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
     let (exporter, last) = drain.join().map_err(|_panic| anyhow::anyhow!("the drain thread has panicked"))?;
     report(&last);
     if let Some(otlp) = exporter.otlp {
-        let report = otlp.shutdown();
-        tracing::info!(?report, "export ended");
+        report_export(&otlp.shutdown());
     }
     Ok(())
 }
@@ -134,6 +134,23 @@ fn paint<T>(
         before = now;
     }
     Ok(())
+}
+
+/// What became of what was to be exported.
+fn report_export(report: &Report) {
+    for (what, counts) in [("spans", report.spans), ("log records", report.logs)] {
+        let Some(counts) = counts else { continue };
+        let (exported, dropped) = (counts.exported, counts.dropped());
+        if dropped == 0 {
+            tracing::info!(exported, "export of {what} ended");
+        } else {
+            let Counts { queue_full, rejected, shutdown, .. } = counts;
+            tracing::warn!(exported, dropped, queue_full, rejected, shutdown, "not all {what} arrived");
+        }
+    }
+    if report.metrics == Some(false) {
+        tracing::warn!("the last totals of the metrics did not arrive");
+    }
 }
 
 /// The account at the end.

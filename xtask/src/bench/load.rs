@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use nix::time::ClockId;
 
 use super::arena::Arena;
+use super::process;
 
 /// Addresses that a thread connects to in turn. One alone would run out of ports, and search ever longer for one, as
 /// TIME_WAIT sockets pile up.
@@ -87,15 +88,15 @@ pub(super) fn connections(arena: &Arena, traffic: Traffic, total: u64) -> Result
     let share = total.div_ceil(threads as u64);
     let barrier = Barrier::new(threads + 1);
     let took = thread::scope(|scope| {
-        let worker = || {
-            let listener = listen(arena);
+        let worker = |cpu| {
+            let listener = process::stay_on(cpu).and_then(|()| listen(arena));
             // Also after a failure: the others wait for everybody.
             barrier.wait();
             let before = own_cpu()?;
             repeat(&listener?, share, cargo)?;
             anyhow::Ok(own_cpu()?.saturating_sub(before))
         };
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        let workers: Vec<_> = (0..threads).map(|cpu| scope.spawn(move || worker(cpu))).collect();
         barrier.wait();
         let start = Instant::now();
         let mut cpu = Duration::ZERO;

@@ -84,7 +84,7 @@ impl Pace {
 /// All rounds.
 pub(super) fn measure(tools: &Tools, plan: Plan) -> Result<Vec<Pace>> {
     let _off = Statistics::switch(false)?;
-    let mut receiver = Receiver::start(&tools.receiver)?;
+    let mut receiver = Receiver::start(&tools.receiver, plan.cpus)?;
     let mut paces = Vec::new();
     for round in 0..plan.rounds {
         for traffic in plan.traffic() {

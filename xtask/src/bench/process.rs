@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::ClockId;
 use nix::unistd::Pid;
 
@@ -10,6 +11,13 @@ use nix::unistd::Pid;
 pub(super) fn cpu(pid: u32) -> Result<Duration> {
     let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed()))?;
     clock.now().map(Duration::from).with_context(|| format!("cannot read the CPU clock of process {pid}"))
+}
+
+/// Keeps the calling thread, and what it starts, on one CPU of those that there are.
+pub(super) fn stay_on(cpu: usize) -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &cpus).with_context(|| format!("cannot stay on CPU {cpu}"))
 }
 
 /// Resident memory in bytes.

@@ -3,8 +3,8 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{panic, thread};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -26,11 +26,17 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
-    /// Starts it on a port of the kernel's choice.
-    pub(super) fn start(program: &Path) -> Result<Self> {
+    /// Starts it on a port of the kernel's choice, and on the CPU that traffic comes to last: in the field it is
+    /// another machine's work.
+    pub(super) fn start(program: &Path, cpus: usize) -> Result<Self> {
         let mut command = cmd::command(program);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("the receiver does not start")?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // By a thread that ends, because a child stays where its parent is.
+        let started = thread::spawn(move || {
+            process::stay_on(cpus - 1)?;
+            command.spawn().context("the receiver does not start")
+        });
+        let mut child = started.join().unwrap_or_else(|cause| panic::resume_unwind(cause))?;
         let stdin = child.stdin.take();
         let stdout = BufReader::new(child.stdout.take().context("stdout is piped")?);
         let mut receiver = Self { child, stdin, stdout, endpoint: String::new() };
