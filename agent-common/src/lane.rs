@@ -19,8 +19,12 @@ pub struct Lane {
     pub writers: u64,
     /// Records written since the start, by the programs. Slot `head & (slots - 1)` is the next.
     pub head: u64,
+    /// Cookie of the socket whose transition to CLOSE was recorded last on this CPU.
+    pub closed: u64,
+    /// Sockets that were destroyed right after: their record would say nothing new, so they are only counted.
+    pub destroyed: u64,
     /// Zero.
-    pub pad: [u64; 6],
+    pub pad: [u64; 4],
     /// Records read since the start, by the agent.
     pub tail: u64,
     /// Zero.

@@ -6,6 +6,7 @@ use synfin_common::event::{Header, WIRE_VERSION};
 use synfin_common::tally::{TallyKey, lost};
 
 use crate::lane;
+pub(crate) use crate::lane::{is_end_known, note_end};
 use crate::maps::{EVENTS, LOST, TALLY};
 
 /// `BPF_RB_NO_WAKEUP`: the reader polls; waking it for each record would cost eight times the program.

@@ -4,6 +4,7 @@ use core::arch::asm;
 use core::mem::MaybeUninit;
 use core::ptr;
 
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use synfin_common::lane::{Lane, SLOT};
 
 use crate::maps::{LANES, SLOTS, knob};
@@ -19,6 +20,37 @@ pub(crate) struct Claim {
 
 const NONE: Claim = Claim { lane: ptr::null_mut(), slot: ptr::null_mut(), head: 0 };
 
+/// Notes that the end of a connection is being recorded, so that [`is_end_known`] can say so.
+#[inline(always)]
+pub(crate) fn note_end(cookie: u64) {
+    if knob!(lane_slots) == 0 {
+        return;
+    }
+    // SAFETY: a helper without arguments.
+    if let Some(lane) = LANES.get_ptr_mut(unsafe { bpf_get_smp_processor_id() }) {
+        // SAFETY: the element of a live map. A program that interrupts this one notes another socket: then a record more is
+        // written, which harms nobody.
+        unsafe { (&raw mut (*lane).closed).write_volatile(cookie) };
+    }
+}
+
+/// Whether the last end that was recorded on this CPU is that of the socket with this cookie. If so, counts it as destroyed.
+#[inline(always)]
+pub(crate) fn is_end_known(cookie: u64) -> bool {
+    if knob!(lane_slots) == 0 || cookie == 0 {
+        return false;
+    }
+    // SAFETY: a helper without arguments.
+    let Some(lane) = LANES.get_ptr_mut(unsafe { bpf_get_smp_processor_id() }) else { return false };
+    // SAFETY: as in `note_end`. Cookies are never given twice.
+    if unsafe { (&raw const (*lane).closed).read_volatile() } != cookie {
+        return false;
+    }
+    // SAFETY: an aligned word of a live map.
+    unsafe { add(&raw mut (*lane).destroyed, 1) };
+    true
+}
+
 /// The next slot of the lane of `cpu`, on which the program runs. None if the lane is full, if this program has interrupted
 /// another one at work there, or if this machine has no lanes.
 #[inline(always)]
@@ -28,7 +60,8 @@ pub(crate) fn claim(cpu: u32) -> Claim {
         return NONE;
     }
     let Some(lane) = LANES.get_ptr_mut(cpu) else { return NONE };
-    add_writers(lane, 1);
+    // SAFETY: an aligned word of a live map, shared with nobody but programs on this CPU.
+    unsafe { add(&raw mut (*lane).writers, 1) };
     // SAFETY: the element of a live map; the loads are volatile because interrupts and the agent change what they read.
     let (alone, head, tail) = unsafe {
         (
@@ -75,16 +108,17 @@ impl Claim {
 
 #[inline(always)]
 fn leave(lane: *mut Lane) {
-    // An addition, because there is no instruction that subtracts.
-    add_writers(lane, u64::MAX);
+    // SAFETY: as in `claim`. An addition, because there is no instruction that subtracts.
+    unsafe { add(&raw mut (*lane).writers, u64::MAX) };
 }
 
 /// Adds in one step, so that an interrupt cannot come between. In assembly because the target has no `fetch_add`, and
 /// because the instruction that answers the old value, which a compiler might choose, is not there before 5.12.
+///
+/// # Safety
+/// `word` is an aligned word of a live map.
 #[inline(always)]
-fn add_writers(lane: *mut Lane, value: u64) {
-    // SAFETY: `writers` is an aligned word of a live map, shared with nobody but programs on this CPU.
-    unsafe {
-        asm!("lock *(u64 *)({writers} + 0) += {value}", writers = in(reg) &raw mut (*lane).writers, value = in(reg) value);
-    }
+unsafe fn add(word: *mut u64, value: u64) {
+    // SAFETY: the caller vouches for the word.
+    unsafe { asm!("lock *(u64 *)({word} + 0) += {value}", word = in(reg) word, value = in(reg) value) };
 }

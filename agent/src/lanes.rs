@@ -93,6 +93,15 @@ impl Lanes {
         self.slots.len as u64
     }
 
+    /// Sockets that the programs only counted as destroyed, because their close was recorded just before.
+    pub(crate) fn destroyed(&self) -> u64 {
+        let of = |index| {
+            // SAFETY: as in `look`.
+            unsafe { AtomicU64::from_ptr(&raw mut (*self.lane(index)).destroyed) }.load(Ordering::Relaxed)
+        };
+        self.indexes().map(of).sum()
+    }
+
     /// Indexes of all lanes.
     pub(crate) fn indexes(&self) -> std::ops::Range<usize> {
         0..self.cursors.len()
@@ -175,6 +184,12 @@ pub(crate) mod tests {
                 slots_per_lane,
                 cursors: vec![Cursor::default(); cpus],
             }
+        }
+
+        /// Counts a destroyed socket as the programs do.
+        pub(crate) fn count_destroyed(&self, index: usize) {
+            // SAFETY: one thread in a test.
+            unsafe { (*self.lane(index)).destroyed += 1 };
         }
 
         /// Writes a record as the programs do; false if the lane is full.

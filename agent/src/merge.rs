@@ -6,7 +6,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
 
 use synfin_common::lane::SLOT;
 
@@ -20,7 +19,9 @@ pub struct Merge<R> {
     /// The next record of the shared ring, taken out because the ring cannot be peeked into.
     front: Option<Front>,
     horizon_ns: u64,
-    /// Time of the next record of each source that has one within the horizon.
+    /// The source whose next record is the oldest, if that is known; it is not in `order`.
+    current: Option<Source>,
+    /// Time of the next record of each other source that has one within the horizon.
     order: BinaryHeap<Reverse<(u64, Source)>>,
 }
 
@@ -54,7 +55,7 @@ fn time(record: &[u8]) -> u64 {
 impl<R: Records> Merge<R> {
     /// Reads from both.
     pub const fn new(lanes: Option<Lanes>, shared: R) -> Self {
-        Self { lanes, shared, front: None, horizon_ns: 0, order: BinaryHeap::new() }
+        Self { lanes, shared, front: None, horizon_ns: 0, current: None, order: BinaryHeap::new() }
     }
 
     /// Time of the next record of a source, if it is within the horizon.
@@ -98,6 +99,7 @@ impl<R: Records> Records for Merge<R> {
     fn begin(&mut self, horizon_ns: u64) {
         self.horizon_ns = horizon_ns;
         self.order.clear();
+        self.current = None;
         let mut lanes = 0..0;
         if let Some(all) = &mut self.lanes {
             all.look();
@@ -111,13 +113,14 @@ impl<R: Records> Records for Merge<R> {
     }
 
     fn next_record(&mut self, each: &mut dyn FnMut(&[u8])) -> bool {
-        let Some(&Reverse((_, source))) = self.order.peek() else { return false };
+        let Some(source) = self.current.take().or_else(|| Some(self.order.pop()?.0.1)) else { return false };
         self.hand_over(source, each);
-        let next = self.next_time(source);
-        if let Some(mut top) = self.order.peek_mut() {
-            match next {
-                Some(time) => *top = Reverse((time, source)),
-                None => drop(PeekMut::pop(top)),
+        if let Some(time) = self.next_time(source) {
+            // Events come in bursts from one CPU: as long as its next one is the oldest, nothing needs to be sorted.
+            if self.order.peek().is_none_or(|Reverse(other)| (time, source) < *other) {
+                self.current = Some(source);
+            } else {
+                self.order.push(Reverse((time, source)));
             }
         }
         true
@@ -127,6 +130,10 @@ impl<R: Records> Records for Merge<R> {
         if let Some(lanes) = &mut self.lanes {
             lanes.give_all_back();
         }
+    }
+
+    fn destroyed(&self) -> u64 {
+        self.lanes.as_ref().map_or(0, Lanes::destroyed)
     }
 }
 
@@ -162,6 +169,15 @@ mod tests {
         assert_eq!(pass(&mut merge, 7), [1, 2, 3, 4, 7]);
         assert_eq!(pass(&mut merge, 7), [] as [u64; 0]);
         assert_eq!(pass(&mut merge, 10), [8, 9, 10]);
+    }
+
+    #[test]
+    fn sockets_that_were_only_counted_are_seen_too() {
+        let lanes = Lanes::stand_in(2, 8);
+        lanes.count_destroyed(0);
+        lanes.count_destroyed(1);
+        assert_eq!(Merge::new(Some(lanes), VecDeque::new()).destroyed(), 2);
+        assert_eq!(Merge::new(None, VecDeque::new()).destroyed(), 0);
     }
 
     #[test]

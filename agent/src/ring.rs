@@ -63,6 +63,11 @@ pub trait Records {
 
     /// Ends the pass: what was read may be overwritten.
     fn end(&mut self) {}
+
+    /// Ends of sockets that the programs counted instead of writing a record.
+    fn destroyed(&self) -> u64 {
+        0
+    }
 }
 
 impl<T: Borrow<MapData>> Records for RingBuf<T> {
@@ -117,9 +122,11 @@ impl<R: Records> Drain<R> {
         pass
     }
 
-    /// Events read, by [`EventKind::index`].
-    pub const fn seen(&self) -> &[u64; EventKind::ALL.len()] {
-        &self.seen
+    /// Events read, by [`EventKind::index`], and those that the programs only counted.
+    pub fn seen(&self) -> [u64; EventKind::ALL.len()] {
+        let mut seen = self.seen;
+        seen[EventKind::Destroy.index()] += self.ring.destroyed();
+        seen
     }
 
     /// Records not understood.
@@ -186,7 +193,7 @@ mod tests {
         let rest = drain.pass(9, 100, |_| {});
         assert_eq!((rest.records, rest.emptied), (3, true));
         // produced = seen + rejected
-        assert_eq!(drain.seen(), &[0, 0, 0, 2]);
+        assert_eq!(drain.seen(), [0, 0, 0, 2]);
         assert_eq!(drain.rejected(), Rejected { decode: 1, unknown_kind: 1, version: 1 });
     }
 }

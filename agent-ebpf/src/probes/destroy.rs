@@ -1,4 +1,5 @@
-//! `tcp:tcp_destroy_sock`: the last that is heard of a socket. Lets the ledger forget a connection whose close was lost.
+//! `tcp:tcp_destroy_sock`: the last that is heard of a socket. Lets the ledger forget a connection whose close was lost; a
+//! socket whose close has just been recorded is only counted.
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::macros::{btf_tracepoint, raw_tracepoint, tracepoint};
@@ -40,6 +41,10 @@ fn body<R: Rung>(sock: Sock<R>) -> i32 {
         return 0;
     }
     let cookie = sock.cookie();
+    // Most sockets are destroyed in the same breath as they close. Then the record would say nothing new.
+    if emit::is_end_known(cookie) {
+        return 0;
+    }
     emit::record(kind::DESTROY, cookie_flag(cookie), |to: *mut Destroy| {
         // SAFETY: a slot for the whole record; every field behind the header is written.
         unsafe {

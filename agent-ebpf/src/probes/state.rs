@@ -53,6 +53,9 @@ fn body<R: Rung>(ctx: &impl EbpfContext, sock: Sock<R>, old: u8, new: u8) -> i32
     };
     if let Some(change) = Change::of(sock, tcp.local_port(), old, new) {
         emit::record(kind::TRANSITION_DETAIL, change.flags, |to: *mut TransitionDetail| {
+            if new == state::CLOSE {
+                emit::note_end(change.cookie);
+            }
             // SAFETY: a slot for the whole record.
             unsafe {
                 change.store(&raw mut (*to).transition);

@@ -9,7 +9,7 @@ use aya::maps::{MapData, RingBuf};
 use super::usage;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::event::{Event, EventKind};
+use crate::event::Event;
 use crate::health::{Health, Probe, Refused, Verdict, roll_up};
 use crate::lanes::Lanes;
 use crate::ledger::{Applied, Ended, Ledger};
@@ -220,8 +220,6 @@ impl Engine {
 
     fn status(&self, now: u64, probes: Vec<Probe>, losses: Vec<Loss>) -> Status {
         let usage = usage::read();
-        let mut events = [0; EventKind::ALL.len()];
-        events.copy_from_slice(self.drain.seen());
         Status {
             time_ns: now,
             uptime: Duration::from_nanos(now.saturating_sub(self.started_ns)),
@@ -229,7 +227,7 @@ impl Engine {
             tracked: *self.ledger.tracked(),
             ledger_limit: self.ledger.limit(),
             listeners: self.ledger.listeners(),
-            events,
+            events: self.drain.seen(),
             losses,
             probes,
             ring_fill: (self.last.bytes, self.drain.size()),
