@@ -107,6 +107,31 @@ offsets! {
     task_tgid: "task_struct"."tgid", 4, optional;
     task_leader: "task_struct"."group_leader", 8, optional;
     task_comm: "task_struct"."comm", 16, optional;
+    sk_socket: "sock"."sk_socket", 8, optional;
+    sk_ack_backlog: "sock"."sk_ack_backlog", 4, optional;
+    sk_max_ack_backlog: "sock"."sk_max_ack_backlog", 4, optional;
+    icsk_qlen: "inet_connection_sock"."icsk_accept_queue.qlen", 4, optional;
+    copied_seq: "tcp_sock"."copied_seq", 4, optional;
+    write_seq: "tcp_sock"."write_seq", 4, optional;
+    lsndtime: "tcp_sock"."lsndtime", 4, optional;
+    lrcvtime: "inet_connection_sock"."icsk_ack.lrcvtime", 4, optional;
+    icsk_pending: "inet_connection_sock"."icsk_pending", 1, optional;
+    icsk_retransmits: "inet_connection_sock"."icsk_retransmits", 1, optional;
+    icsk_probes_out: "inet_connection_sock"."icsk_probes_out", 1, optional;
+    icsk_timeout: "inet_connection_sock"."icsk_timeout", 8, optional;
+    icsk_expires: "inet_connection_sock"."icsk_retransmit_timer.expires", 8, optional;
+    rexmit_expires: "sock"."tcp_retransmit_timer.expires", 8, optional;
+    sk_expires: "sock"."sk_timer.expires", 8, optional;
+    sk_timer_pprev: "sock"."sk_timer.entry.pprev", 8, optional;
+    keepalive_expires: "inet_connection_sock"."icsk_keepalive_timer.expires", 8, optional;
+    keepalive_pprev: "inet_connection_sock"."icsk_keepalive_timer.entry.pprev", 8, optional;
+    inode_ino: "socket_alloc"."vfs_inode.i_ino", 8, optional;
+    tw_substate: "inet_timewait_sock"."tw_substate", 1, optional;
+    tw_expires: "inet_timewait_sock"."tw_timer.expires", 8, optional;
+    req_listener: "request_sock"."__req_common.skc_listener", 8, optional;
+    num_retrans: "request_sock"."num_retrans", 1, optional;
+    rsk_expires: "request_sock"."rsk_timer.expires", 8, optional;
+    snt_synack: "tcp_request_sock"."snt_synack", 8, optional;
 }
 
 /// Bits of [`Knobs::filters`]: which filters are on.

@@ -1,6 +1,6 @@
 //! What crosses the kernel boundary, in one place for both sides.
 //!
-//! [`event`]: records of connections. [`lane`]: where they are written. [`tally`]: keys and values of maps that the kernel
+//! [`event`]: records of connections. [`census`]: what walks over the sockets tell. [`lane`]: where they are written. [`tally`]: keys and values of maps that the kernel
 //! side sums up in. [`knobs`]: globals that the loader sets before load (field offsets, filters). [`layout`]: those for the
 //! records of classic tracepoints.
 //!
@@ -9,6 +9,7 @@
 //! `zerocopy` refuse implicit padding and let user space decode without `unsafe`.
 #![no_std]
 
+pub mod census;
 pub mod event;
 pub mod knobs;
 pub mod lane;

@@ -1,4 +1,4 @@
-//! The kernel side of synfin. `probes/` holds a file for each tracepoint; all reading of kernel structs is in
+//! The kernel side of synfin. `probes/` holds a file for each tracepoint, `iter/` one for each walk over all sockets; all reading of kernel structs is in
 //! [`sock`], all writing to the ring in [`emit`], all maps in [`maps`], all filters in [`admit`]. Each probe is written
 //! once and has an entry point for each [`rung`] of the ladder.
 #![no_std]
@@ -12,6 +12,7 @@
 mod admit;
 mod emit;
 mod field;
+mod iter;
 mod lane;
 mod maps;
 mod probes;

@@ -6,6 +6,7 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
+use synfin_common::census::{Group, GroupKey, Listener, PortKey, limit, stray};
 use synfin_common::knobs::{Knobs, Offsets};
 use synfin_common::lane::{Lane, SLOT};
 use synfin_common::layout::Layouts;
@@ -51,6 +52,26 @@ pub(crate) static FILTER_PEERS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entri
 /// Networks of peers to leave out, see `filter::EXCLUDED`.
 #[map]
 pub(crate) static FILTER_EXCLUDED: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1024, 1);
+
+/// Sums of a walk (`iter/census.rs`). `BPF_F_NO_PREALLOC` (1): most hosts have few groups.
+#[map]
+pub(crate) static GROUPS: HashMap<GroupKey, Group> = HashMap::with_max_entries(limit::GROUPS, 1);
+
+/// Listening sockets of a walk, by the address of `struct sock`.
+#[map]
+pub(crate) static LISTENERS: HashMap<u64, Listener> = HashMap::with_max_entries(limit::LISTENERS, 1);
+
+/// Ports of these listeners.
+#[map]
+pub(crate) static PORTS: HashMap<PortKey, u32> = HashMap::with_max_entries(limit::LISTENERS, 1);
+
+/// Sockets of a walk that could not be told, see [`synfin_common::census::stray`].
+#[map]
+pub(crate) static STRAY: Array<u64> = Array::with_max_entries(stray::SLOTS, 0);
+
+/// One word: a bit for each state (`1 << state`) whose sockets a listing is to contain.
+#[map]
+pub(crate) static WANTED: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Field offsets of the running kernel.
 #[unsafe(no_mangle)]

@@ -8,8 +8,9 @@ use core::marker::PhantomData;
 
 use aya_ebpf::helpers::generated::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf,
-    bpf_get_socket_cookie, bpf_skc_to_tcp_sock,
+    bpf_get_socket_cookie, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock,
 };
+use synfin_common::census::timer;
 use synfin_common::event::{Endpoints, Measures, flag, state};
 
 use crate::field::{Field, Scalar, field};
@@ -18,6 +19,7 @@ use crate::read::{Probed, Read};
 use crate::record::{Record, mapped};
 use crate::rung::Rung;
 
+const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const ECONNABORTED: u16 = 103;
@@ -219,6 +221,57 @@ impl<R: Rung> Sock<R> {
         }
     }
 
+    /// Socket cookie, 0 if the socket has none yet.
+    #[inline(always)]
+    pub(crate) fn known_cookie(self) -> u64 {
+        self.load(field!(skc_cookie))
+    }
+
+    /// Local address, v4-mapped for IPv4.
+    #[inline(always)]
+    pub(crate) fn local(self) -> [u8; 16] {
+        let mut local = [0; 16];
+        if self.family() == AF_INET6 {
+            store_address(&raw mut local, R::Kernel::in6(self.at, field!(skc_v6_rcv_saddr)));
+        } else {
+            store_address(&raw mut local, mapped(self.load(field!(skc_rcv_saddr))));
+        }
+        local
+    }
+
+    /// `AF_INET` or `AF_INET6`, whichever its packets are of: a v4-mapped connection speaks IPv4.
+    #[inline(always)]
+    pub(crate) fn network(self) -> u16 {
+        let family = self.family();
+        if family != AF_INET6 {
+            return family;
+        }
+        let is_mapped = |words: [u32; 4]| words[0] == 0 && words[1] == 0 && words[2] == u32::to_be(0xffff);
+        if is_mapped(R::Kernel::in6(self.at, field!(skc_v6_daddr)))
+            || is_mapped(R::Kernel::in6(self.at, field!(skc_v6_rcv_saddr)))
+        {
+            AF_INET
+        } else {
+            AF_INET6
+        }
+    }
+
+    /// The socket as `struct tcp_timewait_sock *`.
+    #[inline(always)]
+    pub(crate) fn timewait(self) -> Option<*const u8> {
+        // SAFETY: the helper takes any socket pointer and answers NULL where it is another kind of socket.
+        let timewait = unsafe { bpf_skc_to_tcp_timewait_sock(self.at.cast_mut().cast()) };
+        (!timewait.is_null()).then_some(timewait.cast_const().cast())
+    }
+
+    /// The socket as `struct tcp_request_sock *`.
+    #[inline(always)]
+    pub(crate) fn request(self) -> Option<*const u8> {
+        // SAFETY: as in `timewait`.
+        let request = unsafe { bpf_skc_to_tcp_request_sock(self.at.cast_mut().cast()) };
+        (!request.is_null()).then_some(request.cast_const().cast())
+    }
+
     /// The socket as a full TCP socket; none for other protocols (MPTCP's parent socket is 262) and minisocks.
     #[inline(always)]
     pub(crate) fn tcp(self) -> Option<TcpSock<R>> {
@@ -285,6 +338,109 @@ impl<R: Rung> TcpSock<R> {
     #[inline(always)]
     pub(crate) fn total_retrans(self) -> u32 {
         self.load(field!(total_retrans))
+    }
+
+    /// The same as a socket whose every field may be read, where the walk that found it handed over `struct sock_common`.
+    #[inline(always)]
+    pub(crate) fn sock(self) -> Sock<R> {
+        Sock { at: self.tcp, rung: self.sock.rung }
+    }
+
+    /// Bytes received in order that nobody has read.
+    #[inline(always)]
+    pub(crate) fn receive_queue(self) -> u32 {
+        // Below zero for a moment while a FIN is taken in (`get_tcp4_sock`).
+        let len = self.load::<u32, _>(field!(rcv_nxt)).wrapping_sub(self.load(field!(copied_seq))) as i32;
+        if len < 0 { 0 } else { len.cast_unsigned() }
+    }
+
+    /// Bytes written and not acknowledged.
+    #[inline(always)]
+    pub(crate) fn send_queue(self) -> u32 {
+        self.load::<u32, _>(field!(write_seq)).wrapping_sub(self.load(field!(snd_una)))
+    }
+
+    /// Connections that wait for accept.
+    #[inline(always)]
+    pub(crate) fn accept_queue(self) -> u32 {
+        self.load(field!(sk_ack_backlog))
+    }
+
+    /// Most connections that may wait.
+    #[inline(always)]
+    pub(crate) fn accept_limit(self) -> u32 {
+        self.load(field!(sk_max_ack_backlog))
+    }
+
+    /// Half-open sockets of a listener.
+    #[inline(always)]
+    pub(crate) fn half_open(self) -> u32 {
+        self.load(field!(icsk_qlen))
+    }
+
+    /// Retransmissions without an answer.
+    #[inline(always)]
+    pub(crate) fn retransmits(self) -> u8 {
+        self.load(field!(icsk_retransmits))
+    }
+
+    /// Zero-window probes without an answer.
+    #[inline(always)]
+    pub(crate) fn probes(self) -> u8 {
+        self.load(field!(icsk_probes_out))
+    }
+
+    /// When data was sent last, in jiffies.
+    #[inline(always)]
+    pub(crate) fn sent_at(self) -> u32 {
+        self.load(field!(lsndtime))
+    }
+
+    /// When data was received last, in jiffies.
+    #[inline(always)]
+    pub(crate) fn received_at(self) -> u32 {
+        self.load(field!(lrcvtime))
+    }
+
+    /// Inode number of the socket's file, 0 where no process holds it.
+    #[inline(always)]
+    pub(crate) fn inode(self) -> u64 {
+        let socket: u64 = self.load(field!(sk_socket));
+        // The inode lies behind the socket in one allocation (`struct socket_alloc`), out of reach of a typed load.
+        if socket == 0 { 0 } else { Probed::load(socket as *const u8, field!(inode_ino)) }
+    }
+
+    /// Which timer runs, as `ss -o` tells it, and when it expires, in jiffies (`get_tcp4_sock`).
+    #[inline(always)]
+    pub(crate) fn timer(self) -> (u8, u64) {
+        const RETRANS: u8 = 1;
+        const PROBE0: u8 = 3;
+        const LOSS_PROBE: u8 = 5;
+        const REO_TIMEOUT: u8 = 6;
+        let kind = match self.load(field!(icsk_pending)) {
+            RETRANS | LOSS_PROBE | REO_TIMEOUT => timer::RETRANSMIT,
+            PROBE0 => timer::PROBE,
+            _ => return self.keepalive(),
+        };
+        // Where it lies has moved twice.
+        let expires = if field!(icsk_timeout).is_present() {
+            self.load(field!(icsk_timeout))
+        } else if field!(icsk_expires).is_present() {
+            self.load(field!(icsk_expires))
+        } else {
+            self.load(field!(rexmit_expires))
+        };
+        (kind, expires)
+    }
+
+    #[inline(always)]
+    fn keepalive(self) -> (u8, u64) {
+        let (pprev, expires): (u64, u64) = if field!(sk_expires).is_present() {
+            (self.load(field!(sk_timer_pprev)), self.load(field!(sk_expires)))
+        } else {
+            (self.load(field!(keepalive_pprev)), self.load(field!(keepalive_expires)))
+        };
+        if pprev == 0 { (timer::NONE, 0) } else { (timer::KEEPALIVE, expires) }
     }
 
     /// `icsk_ca_state`, the low five bits of its byte in every kernel.

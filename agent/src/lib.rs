@@ -5,6 +5,7 @@
 
 pub mod arch;
 pub mod btf;
+pub mod census;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -1,6 +1,7 @@
 //! Loads and attaches the programs, and holds what belongs to them: maps, links, verdicts.
 
 mod filter;
+mod iterators;
 mod ladder;
 mod memlock;
 mod perf;
@@ -23,6 +24,7 @@ use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
 
 use self::filter::FilterMaps;
 pub use self::filter::{Filter, Network};
+pub use self::iterators::{IteratorError, Iterators};
 use self::ladder::{Attached, Ground, Ladder, Outcome};
 use crate::arch;
 use crate::btf::{BtfError, Types, VMLINUX};

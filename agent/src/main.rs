@@ -36,6 +36,9 @@ fn execute(Cli { global, command }: Cli) -> anyhow::Result<Exit> {
         Command::Run(args) if args.print_config => write!(out, "{}", config(args.settings())?.to_yaml())?,
         Command::Run(args) => pipeline::run(&privileged(config(args.settings())?)?, &args.options())?,
         Command::Watch(args) => pipeline::watch(&privileged(config(args.settings())?)?, &args.options())?,
+        Command::Census(args) => {
+            pipeline::census(&privileged(config(args.settings())?)?, args.options(), out)?;
+        }
         Command::Doctor(args) => {
             let config = config(args.settings())?;
             let verdicts = || pipeline::probe_verdicts(&config);

@@ -7,7 +7,12 @@ use std::path::PathBuf;
 
 /// Mount points of a file system type, as this process sees them.
 pub fn of_type(kind: &str) -> Vec<PathBuf> {
-    parse(&fs::read_to_string("/proc/self/mounts").unwrap_or_default(), kind)
+    of_type_in("/proc/self/mounts", kind)
+}
+
+/// Mount points of a file system type, as the process sees them whose table of mounts this is.
+pub fn of_type_in(table: &str, kind: &str) -> Vec<PathBuf> {
+    parse(&fs::read_to_string(table).unwrap_or_default(), kind)
 }
 
 /// The same out of the text of /proc/mounts.

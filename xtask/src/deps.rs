@@ -50,6 +50,7 @@ const ROOMS: &[Room] = &[
         Rule { module: "tally",      never: WIRE_NEVER,     knows: Only(&["event"]) },
         Rule { module: "knobs",      never: WIRE_NEVER,     knows: Only(&["event"]) },
         Rule { module: "layout",     never: WIRE_NEVER,     knows: Only(&["knobs"]) },
+        Rule { module: "census",     never: WIRE_NEVER,     knows: Only(&["event"]) },
     ] },
     Room { sources: "agent-ebpf/src", rules: &[
         Rule { module: "maps",       never: &[],            knows: Only(&[]) },
@@ -62,6 +63,7 @@ const ROOMS: &[Room] = &[
         Rule { module: "lane",       never: &[],            knows: Only(&["maps"]) },
         Rule { module: "emit",       never: &[],            knows: Only(&["lane", "maps"]) },
         Rule { module: "probes",     never: &[],            knows: Only(&["admit", "emit", "maps", "record", "rung", "sock"]) },
+        Rule { module: "iter",       never: &[],            knows: Only(&["admit", "field", "maps", "read", "rung", "sock"]) },
     ] },
     Room { sources: "agent/src", rules: &[
         // What everybody may know.
@@ -83,7 +85,8 @@ const ROOMS: &[Room] = &[
         Rule { module: "probes",     never: CORE_NEVER,     knows: Only(&["event", "rung"]) },
         Rule { module: "place",      never: BORDER_NEVER,   knows: Only(&[]) },
         Rule { module: "lanes",      never: BORDER_NEVER,   knows: Only(&[]) },
-        Rule { module: "loader",     never: BORDER_NEVER,   knows: Only(&["arch", "btf", "health", "lanes", "place", "probes", "rung", "tracefs"]) },
+        Rule { module: "census",     never: CORE_NEVER,     knows: Only(&["event", "mounts", "netns"]) },
+        Rule { module: "loader",     never: BORDER_NEVER,   knows: Only(&["arch", "btf", "census", "health", "lanes", "place", "probes", "rung", "tracefs"]) },
         Rule { module: "decode",     never: CORE_NEVER,     knows: Only(&["event"]) },
         Rule { module: "ring",       never: BORDER_NEVER,   knows: Only(&["decode", "event"]) },
         Rule { module: "merge",      never: BORDER_NEVER,   knows: Only(&["lanes", "ring"]) },
@@ -93,8 +96,8 @@ const ROOMS: &[Room] = &[
         Rule { module: "status",     never: CORE_NEVER,     knows: Only(&["event", "health", "ledger"]) },
         Rule { module: "loss",       never: CORE_NEVER,     knows: Only(&["event", "health", "probes", "ring", "status"]) },
         // What goes out.
-        Rule { module: "export",     never: OUTPUT_NEVER,   knows: Only(&["clock", "config", "event", "health", "ledger", "status", "tally"]) },
-        Rule { module: "view",       never: OUTPUT_NEVER,   knows: Only(&["clock", "event", "health", "ledger", "status", "tally"]) },
+        Rule { module: "export",     never: OUTPUT_NEVER,   knows: Only(&["census", "clock", "config", "event", "health", "ledger", "status", "tally"]) },
+        Rule { module: "view",       never: OUTPUT_NEVER,   knows: Only(&["census", "clock", "event", "health", "ledger", "status", "tally"]) },
         Rule { module: "doctor",     never: OUTPUT_NEVER,   knows: Only(&["btf", "exit", "health", "loader", "mounts", "netns", "privileges"]) },
         Rule { module: "pipeline",   never: &[],            knows: All },
     ] },

@@ -6,6 +6,7 @@ Examples:
   sudo synfin watch --port 443                 every transition of connections with port 443
   sudo synfin watch --json --duration 10s      ten seconds as JSON lines, for a script
   sudo synfin run --otlp-endpoint http://localhost:4317
+  sudo synfin census                           how many sockets are in which state, now
   sudo synfin doctor                           what this kernel and these privileges allow
 
 Exit codes:
@@ -39,6 +40,16 @@ Examples:
 
 States: listen, syn_sent, syn_received, established, fin_wait_1, fin_wait_2, closing, close_wait,
 last_ack, closed; the spellings of ss and the kernel work too (CLOSE-WAIT, SYN_RECV).";
+
+pub(super) const CENSUS: &str = "\
+Examples:
+  sudo synfin census
+  sudo synfin census --netns blue --port 443
+  sudo synfin census --json | jq 'select(.type == \"census\" and .count > 1000)'
+
+Walks over the kernel's own tables of sockets in every network namespace, TIME_WAIT and half-open
+sockets included, and counts them there. fin_wait_2 and time_wait include the minisocks that
+outlive their sockets; syn_received is half open.";
 
 pub(super) const DOCTOR: &str = "\
 Loads and attaches every probe for a moment, and takes it away again. A line that begins with

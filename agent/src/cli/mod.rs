@@ -11,7 +11,9 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 pub use generate::{completions, man};
 
-use crate::config::{self, Config, ConfigErrors, Loaded, RunOptions, Setting, Sources, WatchOptions, parse_duration};
+use crate::config::{
+    self, CensusOptions, Config, ConfigErrors, Loaded, RunOptions, Setting, Sources, WatchOptions, parse_duration,
+};
 use crate::event::State;
 use crate::logging::{LogFormat, LogOptions};
 
@@ -82,6 +84,9 @@ pub enum Command {
     /// Print each transition, retransmit and reset as it happens
     #[command(after_long_help = help::WATCH)]
     Watch(WatchArgs),
+    /// Count every TCP socket of this host once: states, listeners, who holds them
+    #[command(after_long_help = help::CENSUS)]
+    Census(CensusArgs),
     /// Check kernel, privileges and each probe, and say what to do about what is missing
     #[command(after_long_help = help::DOCTOR)]
     Doctor(DoctorArgs),
@@ -255,6 +260,35 @@ impl WatchArgs {
             duration: self.duration,
             count: self.count,
         }
+    }
+}
+
+/// Flags of `synfin census`.
+#[derive(Args, Debug)]
+pub struct CensusArgs {
+    /// JSON lines instead of tables (docs/EVENTS.md)
+    #[arg(long)]
+    pub json: bool,
+    // Last, because a heading goes on for what follows.
+    /// The kernel's types.
+    #[command(flatten)]
+    pub probes: ProbeArgs,
+    /// What is counted.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+impl CensusArgs {
+    /// What overrides the configuration.
+    pub fn settings(&self) -> Vec<Setting> {
+        let mut settings = self.filter.settings();
+        settings.extend(self.probes.settings());
+        settings
+    }
+
+    /// What is said beside the configuration.
+    pub fn options(&self) -> CensusOptions {
+        CensusOptions { json: self.json }
     }
 }
 

@@ -100,8 +100,15 @@ fn manual_pages_go_into_a_directory() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    let expected =
-        ["synfin-completions.1", "synfin-doctor.1", "synfin-man.1", "synfin-run.1", "synfin-watch.1", "synfin.1"];
+    let expected = [
+        "synfin-census.1",
+        "synfin-completions.1",
+        "synfin-doctor.1",
+        "synfin-man.1",
+        "synfin-run.1",
+        "synfin-watch.1",
+        "synfin.1",
+    ];
     assert_eq!(names, expected);
     let watch = std::fs::read_to_string(dir.path().join("man1/synfin-watch.1")).unwrap();
     assert!(watch.contains("Examples") && watch.contains("synfin watch"), "{watch}");

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 pub use cidr::Cidr;
 pub use load::{Loaded, Sources};
-pub use options::{RunOptions, WatchOptions};
+pub use options::{CensusOptions, RunOptions, WatchOptions};
 pub use otlp::{Compression, Otlp, Protocol, Signal};
 pub use problem::{ConfigErrors, Problem};
 pub use setting::{Origin, Setting};

@@ -27,3 +27,10 @@ pub struct WatchOptions {
     /// End after this number of lines.
     pub count: Option<u64>,
 }
+
+/// Options of `synfin census`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CensusOptions {
+    /// JSON lines instead of tables.
+    pub json: bool,
+}

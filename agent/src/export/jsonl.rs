@@ -217,8 +217,22 @@ struct EndBody {
     lost: BTreeMap<&'static str, u64>,
 }
 
-fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+pub(super) fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
     *number == T::default()
+}
+
+/// Writes a line.
+pub(super) fn line<T: Serialize>(
+    out: &mut BytesMut,
+    offset: Offset,
+    kind: &'static str,
+    time_ns: u64,
+    body: T,
+) -> io::Result<()> {
+    let line = Line { r#type: kind, version: VERSION, time: offset.rfc3339(time_ns), monotonic: time_ns, body };
+    serde_json::to_writer(out.writer(), &line)?;
+    out.put_u8(b'\n');
+    Ok(())
 }
 
 /// Writes JSON lines into a buffer of the caller's.
@@ -232,11 +246,7 @@ pub struct Writer<'a> {
 
 impl Writer<'_> {
     fn line<T: Serialize>(&self, out: &mut BytesMut, kind: &'static str, time_ns: u64, body: T) -> io::Result<()> {
-        let line =
-            Line { r#type: kind, version: VERSION, time: self.offset.rfc3339(time_ns), monotonic: time_ns, body };
-        serde_json::to_writer(out.writer(), &line)?;
-        out.put_u8(b'\n');
-        Ok(())
+        line(out, self.offset, kind, time_ns, body)
     }
 
     /// An event, with what the ledger knows about it. A destroyed socket makes no line: its last transition did.

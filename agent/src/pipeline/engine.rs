@@ -243,7 +243,7 @@ impl Engine {
 }
 
 /// The filter of the configuration with namespaces as inode numbers.
-fn filter(config: &Config) -> anyhow::Result<Filter> {
+pub(super) fn filter(config: &Config) -> anyhow::Result<Filter> {
     let filter = &config.filter;
     let network = |cidr: &crate::config::Cidr| cidr.network();
     Ok(Filter {
@@ -255,7 +255,7 @@ fn filter(config: &Config) -> anyhow::Result<Filter> {
     })
 }
 
-fn attachment(config: &Config) -> Attachment {
+pub(super) fn attachment(config: &Config) -> Attachment {
     let crate::config::Probes { btf, max_rung, disable } = &config.probes;
     Attachment { btf: btf.clone(), max_rung: *max_rung, disabled: disable.clone() }
 }

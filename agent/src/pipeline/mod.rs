@@ -1,5 +1,6 @@
 //! Where everything is wired: the one module that knows all others.
 
+mod census;
 mod engine;
 mod run;
 mod stop;
@@ -7,7 +8,9 @@ mod usage;
 mod watch;
 mod writer;
 
-use crate::config::{Config, RunOptions, WatchOptions};
+use std::io::Write;
+
+use crate::config::{CensusOptions, Config, RunOptions, WatchOptions};
 use crate::health::Probe;
 
 /// `synfin run`: the service, until a signal or the end of its time.
@@ -18,6 +21,11 @@ pub fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
 /// `synfin watch`: the stream of events on stdout, until a signal, the end of its time or of its lines.
 pub fn watch(config: &Config, options: &WatchOptions) -> anyhow::Result<()> {
     watch::watch(config, options)
+}
+
+/// `synfin census`: what the kernel's socket tables hold now, on `out`.
+pub fn census(config: &Config, options: CensusOptions, out: &mut dyn Write) -> anyhow::Result<()> {
+    census::census(config, options, out)
 }
 
 /// Loads and attaches every probe and lets go of it again, for `synfin doctor`.

@@ -1,0 +1,180 @@
+//! The kernel's own truth: what its socket tables hold, in every network namespace.
+//!
+//! Events begin when the agent begins and can be lost; the tables are complete and have no history. A walk counts sockets where
+//! they are, or lists them one by one for the ledger to compare itself with.
+
+pub mod holders;
+pub mod namespaces;
+mod sums;
+mod walker;
+
+use std::io;
+
+use synfin_common::census as wire;
+use synfin_common::event::state;
+
+pub use self::sums::{Form, Group, Listener, Network, Strays, Sums};
+pub use self::walker::{Census, Only, Place, Walker};
+use crate::event::{Ends, Measures, State};
+
+/// States to list, a bit for each number of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct States(pub u32);
+
+impl States {
+    /// Every state, minisocks included.
+    pub const ALL: Self = Self(!0);
+    /// Listeners alone.
+    pub const LISTEN: Self = Self(1 << state::LISTEN);
+    /// Full sockets: all but TIME_WAIT (with FIN_WAIT_2 minisocks) and half-open requests.
+    pub const FULL: Self = Self(!(1 << state::TIME_WAIT | 1 << state::NEW_SYN_RECV));
+}
+
+/// A way to look at the TCP sockets of the network namespace that the calling thread is in.
+pub trait Walk: Send {
+    /// Counts them, adding to what [`Walk::take`] will give.
+    ///
+    /// # Errors
+    /// What the kernel said. Nothing of this namespace may then be trusted.
+    fn count(&mut self) -> io::Result<()>;
+
+    /// What has been counted since the last call.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    fn take(&mut self) -> io::Result<Sums>;
+
+    /// Lists those in `states`, in no order. A socket that opens or closes meanwhile may be missing.
+    ///
+    /// # Errors
+    /// What the kernel said; sockets may then be missing.
+    fn list(&mut self, states: States, each: &mut dyn FnMut(&Socket)) -> io::Result<()>;
+}
+
+/// A timer of a socket, as `ss -o` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timer {
+    /// Retransmission; tail loss probe and reordering timer too.
+    Retransmit,
+    /// Keepalive, or the end of FIN_WAIT_2.
+    Keepalive,
+    /// End of TIME_WAIT.
+    TimeWait,
+    /// Zero-window probe.
+    Probe,
+}
+
+impl Timer {
+    /// Its name in `ss -o`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Retransmit => "on",
+            Self::Keepalive => "keepalive",
+            Self::TimeWait => "timewait",
+            Self::Probe => "persist",
+        }
+    }
+
+    const fn from_wire(timer: u8) -> Option<Self> {
+        Some(match timer {
+            wire::timer::RETRANSMIT => Self::Retransmit,
+            wire::timer::KEEPALIVE => Self::Keepalive,
+            wire::timer::TIME_WAIT => Self::TimeWait,
+            wire::timer::PROBE => Self::Probe,
+            _ => return None,
+        })
+    }
+}
+
+/// One socket as the kernel had it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Socket {
+    /// When it was looked at, `CLOCK_MONOTONIC` nanoseconds.
+    pub time_ns: u64,
+    /// Its two ends.
+    pub ends: Ends,
+    /// Its state.
+    pub state: State,
+    /// Which of the kernel's structs it is.
+    pub form: Form,
+    /// cgroup v2 id, 0 where unknown.
+    pub cgroup: u64,
+    /// Inode of the socket file, 0 where no process holds it.
+    pub inode: u64,
+    /// User that made it.
+    pub uid: u32,
+    /// Bytes that wait to be read; of a listener, connections that wait for accept.
+    pub receive_queue: u32,
+    /// Bytes that wait to be acknowledged; of a listener, the most connections that may wait.
+    pub send_queue: u32,
+    /// The timer that runs and the seconds until it expires, negative if it is late.
+    pub timer: Option<(Timer, f64)>,
+    /// Retransmissions, or zero-window probes, without an answer.
+    pub unanswered: u8,
+    /// Nanoseconds since data was sent last, of a full socket. A socket is at least as old as that.
+    pub sent_ago_ns: Option<u64>,
+    /// Nanoseconds since data was received last.
+    pub received_ago_ns: Option<u64>,
+    /// The kernel's measures, of a full socket.
+    pub measures: Option<Measures>,
+}
+
+/// Jiffies per second of this kernel (`CONFIG_HZ`), from its clocks: jiffies began at -300 s, counted in 32 bits (`INITIAL_JIFFIES`).
+pub fn hertz(jiffies: u64, time_ns: u64) -> u64 {
+    const CHOICES: [u64; 6] = [100, 250, 300, 1000, 1024, 200];
+    let seconds = time_ns as f64 / 1e9;
+    let off = |hertz: u64| {
+        let first = u64::from(u32::MAX) + 1 - 300 * hertz;
+        (jiffies.wrapping_sub(first) as i64 as f64 / hertz as f64 - seconds).abs()
+    };
+    CHOICES.into_iter().min_by(|a, b| off(*a).total_cmp(&off(*b))).unwrap_or(CHOICES[0])
+}
+
+impl Socket {
+    /// Reads a record of the listing.
+    pub fn from_wire(row: &wire::Socket) -> Option<Self> {
+        let form = Form::from_wire(row.form)?;
+        let hertz = hertz(row.jiffies, row.time_ns);
+        let ago = |jiffies: u32| u64::from(jiffies) * (1_000_000_000 / hertz);
+        let is_connection = form == Form::Full && row.state != state::LISTEN;
+        Some(Self {
+            time_ns: row.time_ns,
+            ends: Ends {
+                cookie: row.ends.id,
+                sock: row.ends.sock,
+                netns: row.ends.netns,
+                local_port: row.ends.local_port,
+                peer_port: row.ends.peer_port,
+                local: row.ends.local,
+                peer: row.ends.peer,
+            },
+            state: State::try_from(row.state).ok()?,
+            form,
+            cgroup: row.cgroup,
+            inode: row.inode,
+            uid: row.uid,
+            receive_queue: row.receive_queue,
+            send_queue: row.send_queue,
+            timer: Timer::from_wire(row.timer).map(|timer| (timer, f64::from(row.timer_left) / hertz as f64)),
+            unanswered: if row.timer == wire::timer::PROBE { row.probes } else { row.retransmits },
+            sent_ago_ns: is_connection.then(|| ago(row.sent_ago)),
+            received_ago_ns: is_connection.then(|| ago(row.received_ago)),
+            measures: is_connection.then_some(row.measures),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jiffies_tell_their_rate() {
+        for hertz_of_kernel in [100, 250, 300, 1000] {
+            for seconds in [5, 400, 100_000] {
+                let jiffies = u64::from(u32::MAX) + 1 - 300 * hertz_of_kernel + seconds * hertz_of_kernel;
+                assert_eq!(hertz(jiffies, seconds * 1_000_000_000), hertz_of_kernel, "{seconds} s after boot");
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The network namespaces of this host, and how to look into one.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::mounts;
+
+/// A network namespace that is kept open: it stays as long as this value does.
+#[derive(Debug)]
+pub struct Namespace {
+    /// Inode number, by which the kernel side tells namespaces apart.
+    pub inode: u32,
+    /// Name of `ip netns` or another place where it is mounted.
+    pub name: Option<String>,
+    /// A process in it, as of the discovery.
+    pub pid: Option<u32>,
+    file: File,
+}
+
+impl Namespace {
+    /// Moves the calling thread into it. Give this work a thread of its own: other code must not find itself there.
+    ///
+    /// # Errors
+    /// Without CAP_SYS_ADMIN.
+    pub fn enter(&self) -> io::Result<()> {
+        Ok(move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?)
+    }
+}
+
+/// What a discovery found.
+#[derive(Debug, Default)]
+pub struct Namespaces {
+    all: BTreeMap<u32, Namespace>,
+}
+
+impl Namespaces {
+    /// Looks for namespaces again: through processes, and through the places where namespaces are mounted. Those that are gone are closed, so
+    /// that this agent keeps none alive for longer than the time between two discoveries.
+    pub fn discover(&mut self) {
+        let mut found = BTreeMap::new();
+        let mut take = |path: &Path, name: Option<String>, pid: Option<u32>| {
+            let Some(inode) = inode(path) else { return };
+            let known = found.entry(inode).or_insert_with(|| self.all.remove(&inode));
+            match known {
+                Some(known) => {
+                    known.name = known.name.take().or(name);
+                    known.pid = known.pid.or(pid);
+                }
+                None => *known = open(path, inode, name, pid),
+            }
+        };
+        // What was known of names and processes may be true no longer.
+        for (path, name) in mounted() {
+            take(&path, Some(name), None);
+        }
+        for pid in processes() {
+            take(Path::new(&format!("/proc/{pid}/ns/net")), None, Some(pid));
+        }
+        self.all = found.into_iter().filter_map(|(inode, namespace)| Some((inode, namespace?))).collect();
+    }
+
+    /// All that are known, by inode number.
+    pub fn iter(&self) -> impl Iterator<Item = &Namespace> {
+        self.all.values()
+    }
+
+    /// The namespace with this inode number.
+    pub fn get(&self, inode: u32) -> Option<&Namespace> {
+        self.all.get(&inode)
+    }
+
+    /// How many are known.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+}
+
+fn inode(path: &Path) -> Option<u32> {
+    fs::metadata(path).ok().and_then(|metadata| u32::try_from(metadata.ino()).ok())
+}
+
+/// The inode is asked again: between the two calls the path may have come to mean another namespace.
+fn open(path: &Path, inode: u32, name: Option<String>, pid: Option<u32>) -> Option<Namespace> {
+    let file = File::open(path).ok()?;
+    let opened = file.metadata().ok()?.ino();
+    (opened == u64::from(inode)).then_some(Namespace { inode, name, pid, file })
+}
+
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// Files of network namespaces that are mounted somewhere (`ip netns add`, container runtimes), with their names: here, and where
+/// the first process of the host sees them.
+fn mounted() -> Vec<(PathBuf, String)> {
+    let mut places = Vec::new();
+    let roots = [("/proc/self/mounts", Path::new("/")), ("/proc/1/mounts", Path::new("/proc/1/root"))];
+    for (table, root) in roots {
+        for point in mounts::of_type_in(table, "nsfs") {
+            let name = point.file_name().map(|name| name.to_string_lossy().into_owned());
+            let path = root.join(point.strip_prefix("/").unwrap_or(&point));
+            places.extend(name.map(|name| (path, name)));
+        }
+    }
+    places.retain(|(path, _)| is_network(path));
+    places
+}
+
+/// Whether a namespace file is one of a network namespace.
+fn is_network(path: &Path) -> bool {
+    crate::netns::NetnsSpec::Path(path.to_owned()).resolve().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_namespace_is_found() {
+        let own = crate::netns::own().unwrap();
+        let mut namespaces = Namespaces::default();
+        namespaces.discover();
+        assert_eq!(namespaces.get(own).map(|namespace| namespace.inode), Some(own));
+        assert!(namespaces.get(own).unwrap().pid.is_some());
+        let before = namespaces.len();
+        assert!(before > 0 && !namespaces.is_empty());
+        namespaces.discover();
+        assert!(namespaces.get(own).is_some(), "a second discovery keeps what is still there");
+    }
+}

@@ -1,0 +1,170 @@
+//! `synfin census --json`: a line for each group of sockets, each listener and the walk itself, as docs/EVENTS.md describes them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+
+use bytes::BytesMut;
+use serde::Serialize;
+
+use super::jsonl::{is_zero, line};
+use crate::census::holders::Holder;
+use crate::census::{Census, Form, Group, Listener};
+use crate::clock::Offset;
+
+#[derive(Serialize)]
+struct GroupBody<'a> {
+    #[serde(rename = "network.transport")]
+    transport: &'static str,
+    #[serde(rename = "network.connection.state")]
+    state: &'static str,
+    #[serde(rename = "network.type")]
+    kind: &'static str,
+    #[serde(rename = "linux.socket.form")]
+    form: &'static str,
+    #[serde(rename = "network.local.port", skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(flatten)]
+    place: PlaceKeys<'a>,
+    #[serde(rename = "linux.cgroup.id", skip_serializing_if = "is_zero")]
+    cgroup: u64,
+    count: u64,
+    #[serde(rename = "network.tcp.receive_queue")]
+    receive_queue: u64,
+    #[serde(rename = "network.tcp.send_queue")]
+    send_queue: u64,
+}
+
+#[derive(Serialize)]
+struct ListenerBody<'a> {
+    #[serde(rename = "network.transport")]
+    transport: &'static str,
+    #[serde(rename = "network.type")]
+    kind: &'static str,
+    #[serde(rename = "network.local.address")]
+    address: IpAddr,
+    #[serde(rename = "network.local.port")]
+    port: u16,
+    #[serde(flatten)]
+    place: PlaceKeys<'a>,
+    #[serde(rename = "linux.socket.cookie", skip_serializing_if = "is_zero")]
+    cookie: u64,
+    #[serde(rename = "linux.cgroup.id", skip_serializing_if = "is_zero")]
+    cgroup: u64,
+    #[serde(rename = "user.id")]
+    uid: u32,
+    #[serde(rename = "network.tcp.accept_queue.length")]
+    accept_queue: u32,
+    #[serde(rename = "network.tcp.accept_queue.limit")]
+    accept_limit: u32,
+    #[serde(rename = "network.tcp.half_open")]
+    half_open: u32,
+    #[serde(rename = "network.tcp.half_open.oldest", skip_serializing_if = "Option::is_none")]
+    oldest: Option<f64>,
+    holders: Vec<HolderKeys<'a>>,
+}
+
+#[derive(Serialize)]
+struct PlaceKeys<'a> {
+    #[serde(rename = "linux.netns.inode")]
+    netns: u32,
+    #[serde(rename = "linux.netns.name", skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct HolderKeys<'a> {
+    #[serde(rename = "process.pid")]
+    pid: u32,
+    #[serde(rename = "process.executable.name")]
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct WalkBody {
+    #[serde(rename = "synfin.census.namespaces")]
+    namespaces: usize,
+    #[serde(rename = "synfin.census.duration")]
+    duration: f64,
+    /// Namespaces that could not be walked.
+    #[serde(rename = "synfin.census.failed")]
+    failed: BTreeMap<u32, String>,
+    /// Sockets that were met and could not be told.
+    #[serde(rename = "synfin.census.stray")]
+    stray: BTreeMap<&'static str, u64>,
+}
+
+const fn form(form: Form) -> &'static str {
+    match form {
+        Form::Full => "full",
+        Form::Timewait => "timewait",
+        Form::Request => "request",
+    }
+}
+
+/// Writes all lines.
+///
+/// # Errors
+/// Never in practice: writing into memory.
+pub fn lines(
+    out: &mut BytesMut,
+    census: &Census,
+    holders: &BTreeMap<u64, Vec<Holder>>,
+    offset: Offset,
+) -> io::Result<()> {
+    let place = |netns| PlaceKeys {
+        netns,
+        name: census.places.iter().find(|place| place.inode == netns).and_then(|place| place.name.as_deref()),
+    };
+    for group in &census.sums.groups {
+        let Group { netns, state, form: of, network, port, cgroup, sockets, receive_queue, send_queue } = *group;
+        let body = GroupBody {
+            transport: "tcp",
+            state: state.name(),
+            kind: network.name(),
+            form: form(of),
+            port,
+            place: place(netns),
+            cgroup,
+            count: sockets,
+            receive_queue,
+            send_queue,
+        };
+        line(out, offset, "census", census.ended_ns, body)?;
+    }
+    for row in &census.sums.listeners {
+        line(out, offset, "listener", census.ended_ns, listener(census, row, place(row.netns), holders))?;
+    }
+    let strays = census.sums.strays;
+    let body = WalkBody {
+        namespaces: census.places.len(),
+        duration: census.ended_ns.saturating_sub(census.began_ns) as f64 / 1e9,
+        failed: census.failures.iter().cloned().collect(),
+        stray: [("group", strays.groups), ("listener", strays.listeners), ("unreadable", strays.unreadable)].into(),
+    };
+    line(out, offset, "census_end", census.ended_ns, body)
+}
+
+fn listener<'a>(
+    census: &Census,
+    row: &Listener,
+    place: PlaceKeys<'a>,
+    holders: &'a BTreeMap<u64, Vec<Holder>>,
+) -> ListenerBody<'a> {
+    let holders = holders.get(&row.inode).into_iter().flatten();
+    ListenerBody {
+        transport: "tcp",
+        kind: if row.address().is_ipv4() { "ipv4" } else { "ipv6" },
+        address: row.address(),
+        port: row.port,
+        place,
+        cookie: row.cookie,
+        cgroup: row.cgroup,
+        uid: row.uid,
+        accept_queue: row.accept_queue,
+        accept_limit: row.accept_limit,
+        half_open: row.half_open,
+        oldest: row.oldest_ns.map(|since| census.ended_ns.saturating_sub(since) as f64 / 1e9),
+        holders: holders.map(|holder| HolderKeys { pid: holder.pid, name: &holder.name }).collect(),
+    }
+}

@@ -1,0 +1,197 @@
+//! Walks over the kernel's socket tables by its own iterators (`iter/tcp`).
+
+use std::fs::File;
+use std::io::{self, Read as _};
+
+use aya::maps::{Array, HashMap, MapData, MapError};
+use aya::programs::{Iter, ProgramError};
+use aya::{Ebpf, EbpfLoader};
+use synfin_common::census as wire;
+use zerocopy::{FromBytes as _, IntoBytes as _};
+
+use super::filter::FilterMaps;
+use super::{Attachment, Filter, LoadError, OBJECT, Survey, map, memlock, placed, refusal, survey};
+use crate::census::{Group, Listener, Socket, States, Strays, Sums, Walk};
+
+/// The two programs and their maps.
+pub struct Iterators {
+    ebpf: Ebpf,
+    groups: HashMap<MapData, [u8; size_of::<wire::GroupKey>()], [u8; size_of::<wire::Group>()]>,
+    listeners: HashMap<MapData, u64, [u8; size_of::<wire::Listener>()]>,
+    ports: HashMap<MapData, [u8; size_of::<wire::PortKey>()], u32>,
+    stray: Array<MapData, u64>,
+    wanted: Array<MapData, u32>,
+    _filter: FilterMaps,
+    buffer: Vec<u64>,
+}
+
+impl std::fmt::Debug for Iterators {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Iterators").finish_non_exhaustive()
+    }
+}
+
+/// Why the kernel's iterators cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IteratorError {
+    /// Maps, globals, types.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The kernel refused a program.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// What one read may bring: the kernel fills at most 32 KiB.
+const READ: usize = 32 << 10;
+
+impl Iterators {
+    /// Loads the programs. They look at what `filter` admits.
+    pub fn load(attachment: &Attachment, filter: &Filter) -> Result<Self, IteratorError> {
+        filter.check()?;
+        let Survey { ladder, offsets, mut knobs, layouts, .. } = survey(attachment)?;
+        knobs.filters = filter.bits();
+        if OBJECT.is_empty() {
+            return Err(LoadError::NoObject.into());
+        }
+        ladder.fields.map_err(IteratorError::Refused)?;
+        let btf = ladder.btf.map_err(IteratorError::Refused)?;
+        let object = placed(&offsets)?;
+        let mut ebpf = memlock::retry(|| {
+            EbpfLoader::new()
+                .btf(Some(&btf))
+                .override_global("OFFSETS", offsets.as_bytes(), true)
+                .override_global("KNOBS", knobs.as_bytes(), true)
+                .override_global("LAYOUTS", layouts.as_bytes(), true)
+                // These programs write nothing there.
+                .map_max_entries("EVENTS", 4096)
+                .map_max_entries("TALLY", 1)
+                .load(object.as_bytes())
+        })
+        .map_err(LoadError::from)?;
+        for name in ["census", "sockets"] {
+            iterator(&mut ebpf, name)
+                .and_then(|program| program.load("tcp", &btf))
+                .map_err(|error| IteratorError::Refused(refusal::of_program(name, &error)))?;
+        }
+        Ok(Self {
+            groups: map(&mut ebpf, "GROUPS")?,
+            listeners: map(&mut ebpf, "LISTENERS")?,
+            ports: map(&mut ebpf, "PORTS")?,
+            stray: map(&mut ebpf, "STRAY")?,
+            wanted: map(&mut ebpf, "WANTED")?,
+            _filter: FilterMaps::fill(&mut ebpf, filter)?,
+            ebpf,
+            buffer: vec![0; READ / size_of::<u64>()],
+        })
+    }
+
+    /// Begins a walk of the namespace that this thread is in.
+    fn open(&mut self, name: &str) -> io::Result<File> {
+        let mut open = || {
+            let program = iterator(&mut self.ebpf, name)?;
+            let link = program.attach()?;
+            Ok(program.take_link(link)?.into_file()?)
+        };
+        open().map_err(|error: OpenError| io::Error::other(error.0))
+    }
+}
+
+/// What aya says, in words.
+struct OpenError(String);
+
+impl<T: std::error::Error> From<T> for OpenError {
+    fn from(error: T) -> Self {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        Self(text)
+    }
+}
+
+fn iterator<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Iter, ProgramError> {
+    ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
+}
+
+/// Reads on. A walk that wrote nothing for a million sockets says EAGAIN and goes on with the next read.
+fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match file.read(buffer) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            result => return result,
+        }
+    }
+}
+
+fn failed(error: MapError) -> io::Error {
+    io::Error::other(error)
+}
+
+impl Walk for Iterators {
+    fn count(&mut self) -> io::Result<()> {
+        let mut file = self.open("census")?;
+        // The program writes nothing: the first read is the whole walk.
+        while read(&mut file, self.buffer.as_mut_bytes())? > 0 {}
+        Ok(())
+    }
+
+    fn take(&mut self) -> io::Result<Sums> {
+        let mut sums = Sums::default();
+        let groups: Vec<_> = self.groups.iter().collect::<Result<_, _>>().map_err(failed)?;
+        for (key, row) in groups {
+            self.groups.remove(&key).map_err(failed)?;
+            let (key, row): (wire::GroupKey, wire::Group) = (zerocopy::transmute!(key), zerocopy::transmute!(row));
+            match Group::from_wire(&key, &row) {
+                Some(group) => sums.groups.push(group),
+                None => sums.strays.unreadable += row.sockets,
+            }
+        }
+        let listeners: Vec<_> = self.listeners.iter().collect::<Result<_, _>>().map_err(failed)?;
+        for (key, row) in listeners {
+            self.listeners.remove(&key).map_err(failed)?;
+            let row: wire::Listener = zerocopy::transmute!(row);
+            sums.listeners.push(Listener::from_wire(&row));
+        }
+        let ports: Vec<_> = self.ports.keys().collect::<Result<_, _>>().map_err(failed)?;
+        for port in ports {
+            self.ports.remove(&port).map_err(failed)?;
+        }
+        let mut stray = |slot| {
+            let count = self.stray.get(&slot, 0).map_err(failed)?;
+            self.stray.set(slot, 0, 0).map_err(failed)?;
+            io::Result::Ok(count)
+        };
+        let Strays { groups, listeners, unreadable } = &mut sums.strays;
+        *groups += stray(wire::stray::GROUPS)?;
+        *listeners += stray(wire::stray::LISTENERS)?;
+        *unreadable += stray(wire::stray::UNREADABLE)?;
+        sums.sort();
+        Ok(sums)
+    }
+
+    fn list(&mut self, states: States, each: &mut dyn FnMut(&Socket)) -> io::Result<()> {
+        self.wanted.set(0, states.0, 0).map_err(failed)?;
+        let mut file = self.open("sockets")?;
+        // A read ends between two records, unless the buffer does not take it.
+        let mut kept = 0;
+        loop {
+            let bytes = self.buffer.as_mut_bytes();
+            let len = read(&mut file, &mut bytes[kept..])?;
+            if len == 0 {
+                return Ok(());
+            }
+            let whole = kept + len;
+            let (rows, rest) = bytes[..whole].split_at(whole - whole % size_of::<wire::Socket>());
+            for row in rows.chunks_exact(size_of::<wire::Socket>()) {
+                if let Some(socket) = wire::Socket::read_from_bytes(row).ok().as_ref().and_then(Socket::from_wire) {
+                    each(&socket);
+                }
+            }
+            kept = rest.len();
+            bytes.copy_within(whole - kept..whole, 0);
+        }
+    }
+}

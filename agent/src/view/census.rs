@@ -1,0 +1,291 @@
+//! `synfin census` for people: states, then listeners with what hangs on them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+
+use crate::census::holders::Holder;
+use crate::census::{Census, Form, Group, Listener, Network};
+use crate::clock::Offset;
+use crate::event::State;
+
+/// Holders of listeners, by the inode of the socket file.
+pub type Holders = BTreeMap<u64, Vec<Holder>>;
+
+/// Holders named in a row at most.
+const NAMED: usize = 3;
+
+/// The whole text.
+pub fn text(census: &Census, holders: &Holders, offset: Offset) -> String {
+    let mut out = String::new();
+    head(&mut out, census, offset);
+    states(&mut out, &census.sums.groups);
+    listeners(&mut out, census, holders);
+    others(&mut out, census);
+    notes(&mut out, census);
+    out
+}
+
+fn head(out: &mut String, census: &Census, offset: Offset) {
+    let time = offset.rfc3339(census.began_ns);
+    let time = time.get(..19).unwrap_or(&time).replace('T', " ");
+    let took = census.ended_ns.saturating_sub(census.began_ns) as f64 / 1e6;
+    let places = census.places.len();
+    let spaces = if places == 1 { "1 network namespace".to_owned() } else { format!("{places} network namespaces") };
+    out.push_str(&format!("TCP sockets of {spaces} at {time} UTC, walked in {took:.1} ms\n"));
+}
+
+fn states(out: &mut String, groups: &[Group]) {
+    let head = ["STATE", "SOCKETS", "IPV4", "IPV6", "RECV-Q", "SEND-Q"].map(str::to_owned);
+    let mut rows = vec![head.to_vec()];
+    let sum = |which: &dyn Fn(&Group) -> bool, what: &dyn Fn(&Group) -> u64| {
+        groups.iter().filter(|group| which(group)).map(what).sum::<u64>()
+    };
+    let row = |name: String, which: &dyn Fn(&Group) -> bool| {
+        let of = |network| sum(&|group| which(group) && group.network == network, &|group| group.sockets);
+        vec![
+            name,
+            sum(which, &|group| group.sockets).to_string(),
+            of(Network::Ipv4).to_string(),
+            of(Network::Ipv6).to_string(),
+            sum(which, &|group| group.receive_queue).to_string(),
+            sum(which, &|group| group.send_queue).to_string(),
+        ]
+    };
+    for state in State::ALL {
+        let of_state = |group: &Group| group.state == state;
+        if groups.iter().any(of_state) {
+            rows.push(row(state.name().to_owned(), &of_state));
+        }
+    }
+    rows.push(row("total".to_owned(), &|_| true));
+    table(out, &rows, &[0]);
+    // The kernel keeps these two without a socket that a process could close.
+    let orphans = |group: &Group| group.form == Form::Timewait && group.state == State::FinWait2;
+    let waiting = sum(&orphans, &|group| group.sockets);
+    if waiting > 0 {
+        out.push_str(&format!("{waiting} of fin_wait_2 are minisocks: closed here, the peer's FIN is awaited\n"));
+    }
+}
+
+/// What listens on one port of a namespace.
+#[derive(Default)]
+struct Port<'a> {
+    listeners: Vec<&'a Listener>,
+    states: HashMap<State, u64>,
+}
+
+fn listeners(out: &mut String, census: &Census, holders: &Holders) {
+    let mut ports: BTreeMap<(u32, u16), Port<'_>> = BTreeMap::new();
+    for row in &census.sums.listeners {
+        ports.entry((row.netns, row.port)).or_default().listeners.push(row);
+    }
+    for group in &census.sums.groups {
+        let port = group.port.and_then(|port| ports.get_mut(&(group.netns, port)));
+        if let Some(port) = port {
+            *port.states.entry(group.state).or_default() += group.sockets;
+        }
+    }
+    if ports.is_empty() {
+        return;
+    }
+    let head = [
+        "LISTENER",
+        "NETNS",
+        "ACCEPT-Q",
+        "LIMIT",
+        "HALF-OPEN",
+        "OLDEST",
+        "ESTAB",
+        "CLOSE-WAIT",
+        "TIME-WAIT",
+        "OTHER",
+        "HOLDER",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for ((netns, _), port) in &ports {
+        rows.push(port_row(census, *netns, port, holders));
+    }
+    table(out, &rows, &[0, 1, 10]);
+}
+
+fn port_row(census: &Census, netns: u32, port: &Port<'_>, holders: &Holders) -> Vec<String> {
+    let sum = |what: fn(&Listener) -> u32| port.listeners.iter().map(|row| u64::from(what(row))).sum::<u64>();
+    let count = |state| port.states.get(&state).copied().unwrap_or(0);
+    let (established, close_wait, time_wait) =
+        (count(State::Established), count(State::CloseWait), count(State::TimeWait));
+    let all: u64 = port.states.values().sum();
+    // The listeners themselves and the half-open have columns of their own.
+    let other = all - established - close_wait - time_wait - count(State::Listen) - count(State::SynReceived);
+    let oldest = port.listeners.iter().filter_map(|row| row.oldest_ns).min();
+    let oldest = oldest
+        .map_or_else(|| "-".to_owned(), |since| format!("{:.1}s", census.ended_ns.saturating_sub(since) as f64 / 1e9));
+    let addresses: BTreeSet<SocketAddr> =
+        port.listeners.iter().map(|row| SocketAddr::new(row.address(), row.port)).collect();
+    let mut names: Vec<String> = addresses.iter().take(2).map(SocketAddr::to_string).collect();
+    if addresses.len() > 2 {
+        names.push(format!("+{}", addresses.len() - 2));
+    }
+    vec![
+        names.join(" "),
+        namespace(census, netns),
+        sum(|row| row.accept_queue).to_string(),
+        sum(|row| row.accept_limit).to_string(),
+        sum(|row| row.half_open).to_string(),
+        oldest,
+        established.to_string(),
+        close_wait.to_string(),
+        time_wait.to_string(),
+        other.to_string(),
+        held_by(&port.listeners, holders),
+    ]
+}
+
+fn held_by(listeners: &[&Listener], holders: &Holders) -> String {
+    let mut all: Vec<&Holder> = listeners.iter().filter_map(|row| holders.get(&row.inode)).flatten().collect();
+    all.sort_by_key(|holder| holder.pid);
+    all.dedup();
+    let mut names: Vec<String> =
+        all.iter().take(NAMED).map(|holder| format!("{}/{}", holder.pid, printable(&holder.name))).collect();
+    if all.len() > NAMED {
+        names.push(format!("+{}", all.len() - NAMED));
+    }
+    if names.is_empty() { "-".to_owned() } else { names.join(" ") }
+}
+
+/// Connections that no listener of their namespace accepted: clients, and what a closed listener left behind.
+fn others(out: &mut String, census: &Census) {
+    let mut rows = vec![["NO LISTENER", "STATE", "SOCKETS", "RECV-Q", "SEND-Q"].map(str::to_owned).to_vec()];
+    let mut sums: BTreeMap<(u32, usize), (u64, u64, u64)> = BTreeMap::new();
+    for group in census.sums.groups.iter().filter(|group| group.port.is_none()) {
+        let place = State::ALL.iter().position(|state| *state == group.state).unwrap_or(0);
+        let row = sums.entry((group.netns, place)).or_default();
+        *row = (row.0 + group.sockets, row.1 + group.receive_queue, row.2 + group.send_queue);
+    }
+    for ((netns, place), (sockets, receive, send)) in &sums {
+        let state = State::ALL[*place].name().to_owned();
+        rows.push(vec![namespace(census, *netns), state, sockets.to_string(), receive.to_string(), send.to_string()]);
+    }
+    if rows.len() > 1 {
+        table(out, &rows, &[0, 1]);
+    }
+}
+
+fn notes(out: &mut String, census: &Census) {
+    for (inode, why) in &census.failures {
+        out.push_str(&format!("\nnot counted: namespace {inode}: {why}\n"));
+    }
+    let strays = census.sums.strays;
+    if strays.groups > 0 {
+        out.push_str(&format!("\nnot counted: {} sockets, because there are too many groups\n", strays.groups));
+    }
+    if strays.listeners > 0 {
+        out.push_str(&format!("\nnot shown: {} listeners, because there are too many\n", strays.listeners));
+    }
+    if strays.unreadable > 0 {
+        out.push_str(&format!("\nnot counted: {} sockets of an unknown kind\n", strays.unreadable));
+    }
+}
+
+fn namespace(census: &Census, inode: u32) -> String {
+    let name = census.places.iter().find(|place| place.inode == inode).and_then(|place| place.name.clone());
+    name.map_or_else(|| inode.to_string(), |name| printable(&name))
+}
+
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// Columns as wide as they need; those in `left` are aligned to the left. No blanks at the end of a line.
+fn table(out: &mut String, rows: &[Vec<String>], left: &[usize]) {
+    out.push('\n');
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    for row in rows {
+        let cells: Vec<String> = row
+            .iter()
+            .enumerate()
+            .map(|(column, cell)| {
+                let width = widths[column];
+                if left.contains(&column) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            })
+            .collect();
+        out.push_str(cells.join("  ").trim_end());
+        out.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::census::{Place, Strays, Sums};
+
+    fn group(state: State, form: Form, port: Option<u16>, sockets: u64) -> Group {
+        let network = Network::Ipv4;
+        Group { netns: 7, state, form, network, port, cgroup: 1, sockets, receive_queue: sockets, send_queue: 0 }
+    }
+
+    fn listener(inode: u64) -> Listener {
+        Listener {
+            netns: 7,
+            local: std::net::Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().octets(),
+            port: 80,
+            cgroup: 1,
+            cookie: inode,
+            inode,
+            uid: 0,
+            accept_queue: 3,
+            accept_limit: 128,
+            half_open: 2,
+            oldest_ns: Some(500_000_000),
+        }
+    }
+
+    #[test]
+    fn tables() {
+        let groups = vec![
+            group(State::Listen, Form::Full, Some(80), 2),
+            group(State::Established, Form::Full, Some(80), 5),
+            group(State::SynReceived, Form::Request, Some(80), 4),
+            group(State::FinWait2, Form::Timewait, Some(80), 6),
+            group(State::SynSent, Form::Full, None, 9),
+        ];
+        let strays = Strays { groups: 11, ..Strays::default() };
+        let place = Place { inode: 7, name: Some("blue".into()), pid: None, took: Duration::ZERO };
+        let census = Census {
+            began_ns: 1_000_000_000,
+            ended_ns: 1_012_500_000,
+            sums: Sums { groups, listeners: vec![listener(1), listener(2)], strays },
+            places: vec![place],
+            failures: vec![(8, "no permission".into())],
+        };
+        let holder = |pid| Holder { pid, name: "a\tb".into() };
+        let holders = BTreeMap::from([(1, vec![holder(4), holder(5)]), (2, vec![holder(5)])]);
+        let text = text(&census, &holders, Offset::from_nanos(0));
+        let expected = "\
+TCP sockets of 1 network namespace at 1970-01-01 00:00:01 UTC, walked in 12.5 ms
+
+STATE         SOCKETS  IPV4  IPV6  RECV-Q  SEND-Q
+listen              2     2     0       2       0
+syn_sent            9     9     0       9       0
+syn_received        4     4     0       4       0
+established         5     5     0       5       0
+fin_wait_2          6     6     0       6       0
+total              26    26     0      26       0
+6 of fin_wait_2 are minisocks: closed here, the peer's FIN is awaited
+
+LISTENER    NETNS  ACCEPT-Q  LIMIT  HALF-OPEN  OLDEST  ESTAB  CLOSE-WAIT  TIME-WAIT  OTHER  HOLDER
+0.0.0.0:80  blue          6    256          4    0.5s      5           0          0      6  4/a?b 5/a?b
+
+NO LISTENER  STATE     SOCKETS  RECV-Q  SEND-Q
+blue         syn_sent        9       9       0
+
+not counted: namespace 8: no permission
+
+not counted: 11 sockets, because there are too many groups
+";
+        assert_eq!(text, expected, "{text}");
+    }
+}
