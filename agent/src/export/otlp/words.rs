@@ -24,6 +24,8 @@ const MEANINGS: &[(&str, &str)] = &[
     ("operation was canceled: connection closed", CLOSES),
     ("connection closed before message completed", CLOSES),
     ("Connection reset by peer", CLOSES),
+    ("because of a broken pipe", CLOSES),
+    ("Broken pipe", CLOSES),
     ("Connection refused", "nobody listens there"),
     ("failed to lookup address", "the host's name is unknown"),
     ("deadline has elapsed", "no answer within the timeout"),
