@@ -35,12 +35,14 @@ static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
 // SAFETY: every call goes to `System` unchanged, which keeps the contract.
 unsafe impl GlobalAlloc for Counting {
+    // SAFETY: the same contract as `GlobalAlloc::alloc`: the size of `layout` is not zero.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller's promises are those that `System` needs.
         unsafe { System.alloc(layout) }
     }
 
+    // SAFETY: the same contract as `GlobalAlloc::dealloc`: `pointer` came from `alloc` with this `layout`, and goes now.
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         // SAFETY: as above; what `alloc` gave came from `System`.
         unsafe { System.dealloc(pointer, layout) }
@@ -109,36 +111,24 @@ fn connection(number: u32) -> Connection {
     ] {
         entered_ns[state.index()] = birth + after;
     }
+    let ends = Ends {
+        cookie: u64::from(number) + 1,
+        sock: 0xffff_8880_0000_0000,
+        netns: 4_026_531_840,
+        local_port: 32_768 + (number % 28_000) as u16,
+        peer_port: 443,
+        local: Ipv4Addr::new(10, 12, 34, 56).to_ipv6_mapped().octets(),
+        peer: Ipv4Addr::new(192, 168, 101, 202).to_ipv6_mapped().octets(),
+    };
     Connection {
-        ends: Ends {
-            cookie: u64::from(number) + 1,
-            sock: 0xffff_8880_0000_0000,
-            netns: 4_026_531_840,
-            local_port: 32_768 + (number % 28_000) as u16,
-            peer_port: 443,
-            local: Ipv4Addr::new(10, 12, 34, 56).to_ipv6_mapped().octets(),
-            peer: Ipv4Addr::new(192, 168, 101, 202).to_ipv6_mapped().octets(),
-        },
         role: Some(Role::Client),
-        state: State::Closed,
-        first_ns: birth,
         birth_seen: true,
         entered_ns,
         last_ns: birth + 2_000_000,
         closed_ns: birth + 2_000_000,
         closed_first: Some(Side::Local),
-        simultaneous: false,
         fin_received: true,
-        orphan: false,
-        blind: false,
         left: State::FinWait2,
-        errno: 0,
-        retransmits_syn: 0,
-        retransmits_data: 0,
-        first_retransmit_ns: 0,
-        resets_sent: 0,
-        resets_received: 0,
-        reset_reason: None,
         sequence_pair: Some((number, !number)),
         measures: Some(Measures {
             bytes_acked: 1_234,
@@ -158,5 +148,6 @@ fn connection(number: u32) -> Connection {
         }),
         owner: Some(Task { pid: 4_242, comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0" }),
         cgroup: 101,
+        ..Connection::new(ends, State::Closed, birth)
     }
 }

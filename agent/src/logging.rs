@@ -5,7 +5,14 @@ use std::io::{self, IsTerminal as _};
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+mod recent;
+mod stderr;
+
+pub use recent::{Recent, Warning};
+pub use stderr::HoldBack;
 
 /// How a line of the log looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -37,23 +44,25 @@ impl LogOptions {
     }
 }
 
-/// Starts logging for this process.
+/// Starts logging for this process; its last warnings can be read back.
 ///
 /// # Errors
 /// When logging has been started before.
-pub fn init(options: &LogOptions) -> anyhow::Result<()> {
+pub fn init(options: &LogOptions) -> anyhow::Result<Recent> {
     let (filter, warning) = filter(options);
-    subscriber(options, filter, io::stderr).try_init().map_err(|error| anyhow::anyhow!("starting the log: {error}"))?;
+    let recent = Recent::default();
+    subscriber(options, filter, || stderr::Stderr, recent.clone())
+        .try_init()
+        .map_err(|error| anyhow::anyhow!("starting the log: {error}"))?;
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
     }
-    Ok(())
+    Ok(recent)
 }
 
-/// Libraries that speak of their own affairs. Those of OpenTelemetry repeat what the exporter counts and reports
-/// itself, twice for each failed batch.
+/// Libraries that speak of their own affairs. OpenTelemetry's repeats what the exporter counts and reports itself.
 const BOUNDS: &str =
-    "opentelemetry=error,h2=warn,hyper=warn,tonic=warn,tower=warn,reqwest=warn,rustls=warn,aya=warn,aya_log=info";
+    "opentelemetry=off,h2=warn,hyper=warn,tonic=warn,tower=warn,reqwest=warn,rustls=warn,aya=warn,aya_log=info";
 const VERY_VERBOSE_BOUNDS: &str = "h2=info,hyper=debug,tower=debug";
 
 /// The filter, and what is wrong with the user's directives. A later directive wins over an equal earlier one.
@@ -74,7 +83,12 @@ fn filter(options: &LogOptions) -> (EnvFilter, Option<String>) {
     (EnvFilter::new(base), None)
 }
 
-fn subscriber<W>(options: &LogOptions, filter: EnvFilter, writer: W) -> Box<dyn Subscriber + Send + Sync>
+fn subscriber<W>(
+    options: &LogOptions,
+    filter: EnvFilter,
+    writer: W,
+    recent: Recent,
+) -> Box<dyn Subscriber + Send + Sync>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
@@ -85,8 +99,8 @@ where
         .with_ansi(options.color)
         .log_internal_errors(false);
     match options.format {
-        LogFormat::Text => Box::new(builder.finish()),
-        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
+        LogFormat::Text => Box::new(builder.finish().with(recent)),
+        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish().with(recent)),
     }
 }
 
@@ -110,20 +124,36 @@ mod tests {
     }
 
     fn log(options: &LogOptions) -> String {
+        logged(options).0
+    }
+
+    fn logged(options: &LogOptions) -> (String, Recent) {
         let sink = Sink::default();
         let writer = sink.clone();
-        let subscriber = subscriber(options, filter(options).0, move || writer.clone());
+        let recent = Recent::default();
+        let subscriber = subscriber(options, filter(options).0, move || writer.clone(), recent.clone());
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(count = 3, "ours info");
             tracing::debug!("ours debug");
             tracing::trace!("ours trace");
-            tracing::warn!(target: "opentelemetry-otlp", "otel warn");
+            tracing::warn!(target: "opentelemetry-otlp", count = 3, why = "far\taway", "otel warn");
             tracing::error!(target: "opentelemetry_sdk", "otel error");
             tracing::info!(target: "h2::client", "h2 info");
             tracing::info!(target: "aya_log", "kernel info");
         });
         let bytes = sink.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
+        (String::from_utf8(bytes).unwrap(), recent)
+    }
+
+    #[test]
+    fn warnings_that_the_log_shows_can_be_read_back() {
+        let options =
+            |directives: &str| LogOptions { directives: Some(directives.to_owned()), ..LogOptions::default() };
+        assert!(logged(&LogOptions::default()).1.last(3).is_empty());
+        let shown = logged(&options("opentelemetry=warn")).1;
+        let texts: Vec<_> = shown.last(3).into_iter().map(|warning| warning.text).collect();
+        assert_eq!(texts, ["otel warn count=3 why=\"far\\taway\"", "otel error"]);
+        assert_eq!(shown.last(1).len(), 1);
     }
 
     fn shows(options: &LogOptions) -> Vec<&'static str> {
@@ -137,8 +167,8 @@ mod tests {
     #[test]
     fn verbosity_is_ours_first_and_the_libraries_last() {
         let options = |verbosity| LogOptions { verbosity, ..LogOptions::default() };
-        assert_eq!(shows(&options(0)), ["ours info", "otel error", "kernel info"]);
-        assert_eq!(shows(&options(1)), ["ours info", "ours debug", "otel error", "kernel info"]);
+        assert_eq!(shows(&options(0)), ["ours info", "kernel info"]);
+        assert_eq!(shows(&options(1)), ["ours info", "ours debug", "kernel info"]);
         assert_eq!(shows(&options(2)).len(), 7);
     }
 
@@ -147,7 +177,7 @@ mod tests {
         let options = |text: &str| LogOptions { directives: Some(text.to_owned()), ..LogOptions::default() };
         assert_eq!(shows(&options("warn,opentelemetry=warn")), ["otel warn", "otel error", "kernel info"]);
         let bad = options("synfin=loud=very");
-        assert_eq!(shows(&bad), ["ours info", "otel error", "kernel info"]);
+        assert_eq!(shows(&bad), ["ours info", "kernel info"]);
         assert!(filter(&bad).1.unwrap().starts_with("RUST_LOG has no effect: "));
     }
 

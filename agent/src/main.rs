@@ -29,12 +29,13 @@ fn main() -> ExitCode {
 }
 
 fn execute(Cli { global, command }: Cli) -> anyhow::Result<Exit> {
-    logging::init(&global.log(&variable))?;
-    let config = |flags| global.config(flags, &variable);
+    let recent = logging::init(&global.log(&variable))?;
+    let names = || env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
+    let config = |flags| global.config(flags, &variable, names());
     let out = &mut io::stdout(); // not locked: views write from other threads
     match command {
         Command::Run(args) if args.print_config => write!(out, "{}", config(args.settings())?.to_yaml())?,
-        Command::Run(args) => pipeline::run(&privileged(config(args.settings())?)?, &args.options())?,
+        Command::Run(args) => pipeline::run(&privileged(config(args.settings())?)?, &args.options(), &recent)?,
         Command::Watch(args) => pipeline::watch(&privileged(config(args.settings())?)?, &args.options())?,
         Command::Census(args) => {
             pipeline::census(&privileged(config(args.settings())?)?, args.options(), out)?;

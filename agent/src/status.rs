@@ -45,6 +45,8 @@ pub struct Status {
     pub missing_namespaces: u64,
     /// Kernel names of reset reasons by number, from its BTF; empty where it has none.
     pub reset_reasons: Arc<[String]>,
+    /// How export stands, by signal; empty while nothing is exported.
+    pub exports: Vec<Export>,
 }
 
 impl Status {
@@ -63,6 +65,27 @@ impl Status {
     pub fn reset_reason(&self, reason: u32) -> Option<&str> {
         self.reset_reasons.get(reason as usize).map(String::as_str).filter(|name| !name.is_empty())
     }
+}
+
+/// How the export of one signal stands. Counts are totals, but for `queued`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Export {
+    /// What its items are called: `spans`, `logs`, `metrics`.
+    pub items: &'static str,
+    /// Where it goes, without user, password, path and query.
+    pub endpoint: String,
+    /// The value of `OTEL_EXPORTER_OTLP_PROTOCOL`.
+    pub protocol: &'static str,
+    /// Items that the endpoint took; of metrics: exports, each with all totals.
+    pub sent: u64,
+    /// Items that wait or are being sent.
+    pub queued: u64,
+    /// Items that will never arrive, by reason, none of them 0. Never of metrics, whose next export has the same totals.
+    pub lost: Vec<(&'static str, u64)>,
+    /// The last attempt failed, and all since this time.
+    pub failing: Option<Duration>,
+    /// The last error in plain words, and how long ago it was.
+    pub error: Option<(String, Duration)>,
 }
 
 /// Something that could not be told.

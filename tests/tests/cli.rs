@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{BufRead as _, BufReader, Read as _},
+    net::TcpListener,
     process::Stdio,
     thread,
 };
@@ -140,5 +141,44 @@ fn summary_on_a_terminal_only() -> Result<()> {
         assert_eq!(text.contains("established"), shown, "{flags:?}: {text:?}");
         assert_eq!(text.is_empty(), !shown, "{flags:?}: {text:?}");
     }
+    Ok(())
+}
+
+/// What is wrong with export is on the screen, from its first frame on and on a terminal that does not tell its size; the
+/// log comes when the screen is gone.
+#[test]
+fn summary_tells_of_an_endpoint_that_is_away() -> Result<()> {
+    const LEFT: &str = "\u{1b}[?1049l";
+    let stage = loopback()?;
+    let name = stage.client.netns.name();
+    let gone = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let endpoint = format!("http://{gone}");
+    let terminal = nix::pty::openpty(None, None)?;
+    let mut run = command(["run", "--netns", name, "--duration", "5s", "--otlp-endpoint", &endpoint])?;
+    let both = terminal.slave.try_clone()?;
+    let mut child = run.env("TERM", "xterm").stdout(terminal.slave).stderr(both).spawn()?;
+    drop(run); // it holds the slave, and the master reads to the last close of it
+    let reader = thread::spawn(move || {
+        let mut text = Vec::new();
+        // Ends with EIO once nobody has the slave open.
+        drop(File::from(terminal.master).read_to_end(&mut text));
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    load::connections(&stage, 5)?;
+    let status = deadline::until("synfin run --duration 5s to end", || Ok(child.try_wait()?))?;
+    assert!(status.success(), "{status}");
+    let text = reader.join().ok().context("the reader panicked")?;
+    let (screen, log) = text.split_once(LEFT).with_context(|| format!("no end of the picture: {text:?}"))?;
+    let frames: Vec<&str> = screen.split("\u{1b}[2J").skip(1).collect();
+    let (first, last) = (frames.first().context("no frame")?, frames.last().context("no frame")?);
+    assert!(first.contains("EXPORT") && first.contains(&endpoint) && first.contains("up 0s"), "{first:?}");
+    for part in ["healthy, export fails", "fails since", "nobody listens there", "! ", "OTLP export fails"] {
+        assert!(last.contains(part), "no {part:?} in {last:?}");
+    }
+    let lines = |part: &str| log.lines().filter(|line| line.contains(part)).count();
+    assert!(lines("OTLP export fails") > 0, "{log}");
+    // At the end one line tells of the metrics, and none promises another export.
+    assert_eq!((lines("the last totals of the metrics did not arrive"), lines("opentelemetry")), (1, 0), "{log}");
+    assert_eq!(lines("the next one has the same totals"), 0, "{log}");
     Ok(())
 }

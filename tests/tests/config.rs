@@ -81,3 +81,22 @@ fn printed_configuration_round_trips() -> Result<()> {
     assert_ne!(first.stdout, flag.stdout, "a flag must show in what is printed");
     Ok(())
 }
+
+/// A variable that is misspelt is not ignored, and told with everything else that is wrong.
+#[test]
+fn a_misspelt_variable_is_told() -> Result<()> {
+    need::root()?;
+    let mut run = command(["run", "--print-config", "--otlp-endpoint", "localhost"])?;
+    run.env("SYNFIN_RNG_SIZE", "8MiB").env("SYNFIN_PORT", "tcp://10.0.0.1:80");
+    let ended = Synfin::spawn(run)?.wait()?;
+    ended.expect(2)?;
+    let text = ended.stderr.join("\n");
+    for part in [
+        "has 2 errors",
+        "SYNFIN_RNG_SIZE: is unknown; the nearest is SYNFIN_RING_SIZE (ring.size)",
+        "otlp.endpoint = localhost (flag --otlp-endpoint): has no scheme; write http://localhost:4317",
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    Ok(())
+}

@@ -49,14 +49,20 @@ pub struct GlobalArgs {
 }
 
 impl GlobalArgs {
-    /// The configuration in effect; `env` looks up environment variables. Warnings go to the log.
+    /// The configuration in effect; `env` looks up environment variables, and `names` are those of all. Warnings go to the
+    /// log.
     ///
     /// # Errors
     /// Everything that is wrong with it, at once.
-    pub fn config(&self, flags: Vec<Setting>, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigErrors> {
+    pub fn config(
+        &self,
+        flags: Vec<Setting>,
+        env: &dyn Fn(&str) -> Option<String>,
+        names: Vec<String>,
+    ) -> Result<Config, ConfigErrors> {
         let variable = || env("SYNFIN_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
         let file = config::choose_file(self.config.clone().or_else(variable));
-        let Loaded { config, warnings, file } = Config::load(&Sources { file, env, flags })?;
+        let Loaded { config, warnings, file } = Config::load(&Sources { file, env, names, flags })?;
         for warning in warnings {
             tracing::warn!("{warning}");
         }

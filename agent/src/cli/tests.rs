@@ -111,5 +111,16 @@ fn manual_pages_go_into_a_directory() {
     ];
     assert_eq!(names, expected);
     let watch = std::fs::read_to_string(dir.path().join("man1/synfin-watch.1")).unwrap();
-    assert!(watch.contains("Examples") && watch.contains("synfin watch"), "{watch}");
+    let part = |head: &str| watch.split_once(head).map(|(_, rest)| rest).unwrap_or_default();
+    assert!(part("\n.SH SYNOPSIS\n").contains("[\\-\\-peer <CIDR>]..."), "{watch}");
+    assert!(part("\n.SH SYNOPSIS\n").starts_with("\\fBsynfin watch\\fR [\\-\\-json]"), "{watch}");
+    // Line by line, and with the quotes that a shell takes.
+    let examples = part("\n.SH EXAMPLES\n");
+    assert!(examples.contains("\n.nf\n  sudo synfin watch\n") && examples.contains("| jq \\*(Aqselect("), "{watch}");
+    assert!(part("\n.SH NOTES\n").contains("States: listen"), "{watch}");
+    let top = std::fs::read_to_string(dir.path().join("man1/synfin.1")).unwrap();
+    let (_, codes) = top.split_once("\n.SH \"EXIT STATUS\"\n").unwrap();
+    assert!(codes.contains("\n.nf\n  0   done\n"), "{top}");
+    assert!(!top.contains("help(1)") && !top.contains("EXTRA") && top.contains("<COMMAND>"), "{top}");
+    assert!(!top.lines().any(|line| line.ends_with(' ')), "{top}");
 }

@@ -7,7 +7,7 @@ use super::cidr::Cidr;
 use super::exporter;
 use super::fields;
 use super::problem::Problem;
-use super::setting::Setting;
+use super::setting::{Provenance, Setting};
 use super::units::{format_size, parse_size};
 use super::value::{Parsed, boolean, duration, list, number, one};
 use super::{Config, Filter, Ledger, Probes, Ring, Summary};
@@ -19,8 +19,10 @@ const HOUR: Duration = Duration::from_hours(1);
 pub(super) fn build(settings: &[Setting], problems: &mut Vec<Problem>, warnings: &mut Vec<String>) -> Config {
     let mut read = Reader { settings, problems };
     let default = Config::default();
+    let netns_from = Provenance(read.setting("filter.netns").map(|setting| setting.origin.clone()));
     Config {
         filter: Filter {
+            netns_from,
             netns: read.field("filter.netns", default.filter.netns, |s| list(s, Filter::LIMIT, str::parse)),
             ports: read.field("filter.ports", default.filter.ports, |s| list(s, Filter::LIMIT, number(1..=u16::MAX))),
             peers: read.field("filter.peers", default.filter.peers, |s| list(s, Filter::LIMIT, str::parse::<Cidr>)),

@@ -1,26 +1,17 @@
 //! The section `otlp`: general settings and those of each signal, resolved as the OTLP exporter specification says.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use url::Url;
 
 use super::build::Reader;
-use super::otlp::{Compression, Otlp, Protocol, Signal};
+use super::otlp::{Compression, Otlp, Protocol, Section, Sections, Signal};
 use super::setting::{Origin, Setting};
 use super::value::{Fault, MASK, Parsed, boolean, duration, number, one, table};
 
-/// What one section (`otlp` or `otlp.traces`, …) says of an exporter.
-struct Exporter {
-    enabled: bool,
-    endpoint: Option<Url>,
-    protocol: Option<Protocol>,
-    headers: Option<BTreeMap<String, String>>,
-    timeout: Option<Duration>,
-    compression: Option<Compression>,
-}
-
-impl Exporter {
+impl Section {
     fn read(read: &mut Reader<'_>, section: &str) -> Self {
         let minutes = Duration::from_millis(1)..=Duration::from_mins(10);
         Self {
@@ -34,13 +25,13 @@ impl Exporter {
     }
 
     /// This signal's own settings before the general ones.
-    fn resolve(self, general: &Self, path: &str, warnings: &mut Vec<String>) -> Option<Signal> {
+    fn resolve(&self, general: &Self, path: &str, warnings: &mut Vec<String>) -> Option<Signal> {
         if !self.enabled || !general.enabled {
             return None;
         }
         let protocol = self.protocol.or(general.protocol).unwrap_or_default();
-        let mut url = match (self.endpoint, &general.endpoint) {
-            (Some(own), _) => own,
+        let mut url = match (&self.endpoint, &general.endpoint) {
+            (Some(own), _) => own.clone(),
             (None, Some(general)) => {
                 let mut url = general.clone();
                 if protocol == Protocol::HttpProtobuf {
@@ -62,30 +53,55 @@ impl Exporter {
         Some(Signal {
             endpoint,
             protocol,
-            headers: self.headers.or_else(|| general.headers.clone()).unwrap_or_default(),
+            headers: self.headers.as_ref().or(general.headers.as_ref()).cloned().unwrap_or_default(),
             timeout: self.timeout.or(general.timeout).unwrap_or(Signal::TIMEOUT),
             compression: self.compression.or(general.compression).unwrap_or_default(),
         })
     }
 }
 
+impl Section {
+    /// With what was worked out for its signal, if that is sent.
+    fn in_effect(self, sent: Option<&Signal>) -> Self {
+        let Some(Signal { endpoint, protocol, headers, timeout, compression }) = sent else { return self };
+        Self {
+            enabled: self.enabled,
+            endpoint: Url::parse(endpoint).ok(), // it was made of one
+            protocol: Some(*protocol),
+            headers: Some(headers.clone()),
+            timeout: Some(*timeout),
+            compression: Some(*compression),
+        }
+    }
+}
+
 pub(super) fn build(read: &mut Reader<'_>, warnings: &mut Vec<String>) -> Otlp {
     let default = Otlp::default();
-    let general = Exporter::read(read, "otlp");
-    let traces = Exporter::read(read, "otlp.traces");
-    let metrics = Exporter::read(read, "otlp.metrics");
-    let logs = Exporter::read(read, "otlp.logs");
-    if !general.enabled && [&general, &traces, &metrics, &logs].iter().any(|exporter| exporter.endpoint.is_some()) {
+    let general = Section::read(read, "otlp").filled();
+    let traces = Section::read(read, "otlp.traces");
+    let metrics = Section::read(read, "otlp.metrics");
+    let logs = Section::read(read, "otlp.logs");
+    if !general.enabled && [&general, &traces, &metrics, &logs].iter().any(|section| section.endpoint.is_some()) {
         let by = read.setting("otlp.enabled").map(|setting| setting.origin.to_string()).unwrap_or_default();
         warnings.push(format!("an OTLP endpoint is configured, but OTLP is switched off ({by})"));
     }
     let mut resource_attributes = resource_attributes(read);
     let named = resource_attributes.remove("service.name");
     let millis = Duration::from_millis;
+    let [sent_traces, sent_metrics, sent_logs] =
+        [(&traces, "/v1/traces"), (&metrics, "/v1/metrics"), (&logs, "/v1/logs")]
+            .map(|(section, path)| section.resolve(&general, path, warnings));
+    let sections = Sections {
+        traces: traces.in_effect(sent_traces.as_ref()),
+        metrics: metrics.in_effect(sent_metrics.as_ref()),
+        logs: logs.in_effect(sent_logs.as_ref()),
+        general,
+    };
     let otlp = Otlp {
-        traces: traces.resolve(&general, "/v1/traces", warnings),
-        metrics: metrics.resolve(&general, "/v1/metrics", warnings),
-        logs: logs.resolve(&general, "/v1/logs", warnings),
+        traces: sent_traces,
+        metrics: sent_metrics,
+        logs: sent_logs,
+        sections,
         metrics_interval: read.field("otlp.metrics_interval", default.metrics_interval, |s| {
             duration(s, &(millis(100)..=Duration::from_hours(1)))
         }),
@@ -138,7 +154,10 @@ fn endpoint(setting: &Setting) -> Parsed<Url> {
     let url = one(setting, |text| match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
         // `localhost:4317` parses, with the scheme `localhost`.
-        Ok(_) => Err(format!("begins neither with http:// nor with https://; {FIX}")),
+        Ok(_) | Err(url::ParseError::RelativeUrlWithoutBase) => Err(match with_scheme(text) {
+            Some(url) => format!("has no scheme; write {}", url.as_str().trim_end_matches('/')),
+            None => format!("begins neither with http:// nor with https://; {FIX}"),
+        }),
         Err(error) => Err(format!("not a URL ({error}); {FIX}")),
     })?;
     if url.username().is_empty() && url.password().is_none() {
@@ -146,6 +165,23 @@ fn endpoint(setting: &Setting) -> Parsed<Url> {
     }
     let message = "holds a user or password; use the header `authorization` for it".to_owned();
     Err(vec![Fault { value: MASK.to_owned(), message }])
+}
+
+/// What somebody meant who wrote a host, with or without a port.
+fn with_scheme(text: &str) -> Option<Url> {
+    if text.contains("//") || text.starts_with('/') {
+        return None;
+    }
+    let host = if text.parse::<Ipv6Addr>().is_ok() { format!("[{text}]") } else { text.to_owned() };
+    let mut url = Url::parse(&format!("http://{host}")).ok()?;
+    // A password was put before the host: nothing of it must be shown.
+    if !url.username().is_empty() || url.password().is_some() {
+        return None;
+    }
+    if url.port().is_none() {
+        url.set_port(Some(4317)).ok()?;
+    }
+    Some(url)
 }
 
 fn headers(setting: &Setting) -> Parsed<BTreeMap<String, String>> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::fields::FIELDS;
 use super::problem::{ConfigErrors, Problem};
 use super::setting::{Origin, Setting};
-use super::{Config, build, file};
+use super::{Config, build, file, variables};
 
 /// Where settings come from.
 pub struct Sources<'a> {
@@ -13,6 +13,8 @@ pub struct Sources<'a> {
     pub file: Option<PathBuf>,
     /// Looks up an environment variable: a parameter, so that tests need not change the environment of the process.
     pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// The names of all environment variables, so that none of ours is misspelt unnoticed.
+    pub names: Vec<String>,
     /// From the command line.
     pub flags: Vec<Setting>,
 }
@@ -43,6 +45,7 @@ pub(super) fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigErrors> {
     }
     // OpenTelemetry: an empty variable is as good as none.
     let env = |name: &str| (sources.env)(name).filter(|value| !value.trim().is_empty());
+    problems.extend(sources.names.iter().filter_map(|name| variables::unknown(name, &env)));
     sampler(&env, &mut settings, &mut problems);
     settings.extend(
         FIELDS.iter().filter_map(|field| env(field.env).map(|value| Setting::env(field.path, field.env, &value))),

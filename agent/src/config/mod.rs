@@ -17,6 +17,7 @@ mod problem;
 mod setting;
 mod units;
 mod value;
+mod variables;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,9 +25,9 @@ use std::time::Duration;
 pub use cidr::Cidr;
 pub use load::{Loaded, Sources};
 pub use options::{CensusOptions, RunOptions, WatchOptions};
-pub use otlp::{Compression, Otlp, Protocol, Signal};
+pub use otlp::{Compression, Otlp, Protocol, Section, Sections, Signal};
 pub use problem::{ConfigErrors, Problem};
-pub use setting::{Origin, Setting};
+pub use setting::{Origin, Provenance, Setting};
 pub use units::parse_duration;
 
 use crate::netns::NetnsSpec;
@@ -57,6 +58,8 @@ pub struct Config {
 pub struct Filter {
     /// Only these network namespaces.
     pub netns: Vec<NetnsSpec>,
+    /// Where these were set.
+    pub netns_from: Provenance,
     /// Only connections whose local or peer port is one of these.
     pub ports: Vec<u16>,
     /// Only peers inside these networks.
@@ -81,7 +84,12 @@ impl Filter {
         for spec in &self.netns {
             match spec.resolve() {
                 Ok(inode) => inodes.push(inode),
-                Err(error) => problems.push(Problem::plain("filter.netns", &spec.to_string(), error.to_string())),
+                Err(error) => problems.push(Problem {
+                    field: "filter.netns".to_owned(),
+                    value: Some(spec.to_string()),
+                    origin: self.netns_from.0.clone(),
+                    message: error.to_string(),
+                }),
             }
         }
         ConfigErrors::unless_empty(problems)?;

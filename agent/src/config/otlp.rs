@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use url::Url;
+
 /// Export by OTLP. It is off when no signal has an endpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Otlp {
@@ -25,6 +27,77 @@ pub struct Otlp {
     pub service_name: String,
     /// More attributes of the resource; never `service.name`.
     pub resource_attributes: BTreeMap<String, String>,
+    /// What these came from, for whoever asks what is in effect while nothing is sent.
+    pub sections: Sections,
+}
+
+/// The sections of the file, with what is in effect: what is missing in one of a signal comes from the general one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sections {
+    /// `otlp`, with all but an endpoint.
+    pub general: Section,
+    /// `otlp.traces`; with all once spans are sent.
+    pub traces: Section,
+    /// `otlp.metrics`, likewise.
+    pub metrics: Section,
+    /// `otlp.logs`, likewise.
+    pub logs: Section,
+}
+
+/// What one section says of an exporter.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Section {
+    /// False switches it off.
+    pub enabled: bool,
+    /// See [`Signal::endpoint`].
+    pub endpoint: Option<Url>,
+    /// See [`Signal::protocol`].
+    pub protocol: Option<Protocol>,
+    /// See [`Signal::headers`].
+    pub headers: Option<BTreeMap<String, String>>,
+    /// See [`Signal::timeout`].
+    pub timeout: Option<Duration>,
+    /// See [`Signal::compression`].
+    pub compression: Option<Compression>,
+}
+
+impl Section {
+    /// A section that says nothing.
+    pub(super) const SILENT: Self =
+        Self { enabled: true, endpoint: None, protocol: None, headers: None, timeout: None, compression: None };
+
+    /// With the defaults for what is missing.
+    pub(super) fn filled(self) -> Self {
+        Self {
+            protocol: Some(self.protocol.unwrap_or_default()),
+            headers: Some(self.headers.unwrap_or_default()),
+            timeout: Some(self.timeout.unwrap_or(Signal::TIMEOUT)),
+            compression: Some(self.compression.unwrap_or_default()),
+            ..self
+        }
+    }
+}
+
+impl Default for Sections {
+    fn default() -> Self {
+        let silent = || Section::SILENT;
+        Self { general: silent().filled(), traces: silent(), metrics: silent(), logs: silent() }
+    }
+}
+
+// By hand, so that no header's value gets into a log.
+impl fmt::Debug for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { enabled, endpoint, protocol, headers, timeout, compression } = self;
+        f.debug_struct("Section")
+            .field("enabled", enabled)
+            .field("endpoint", &endpoint.as_ref().map(Url::as_str))
+            .field("protocol", protocol)
+            .field("headers", &headers.as_ref().map(|headers| headers.keys().collect::<Vec<_>>()))
+            .field("timeout", timeout)
+            .field("compression", compression)
+            .finish()
+    }
 }
 
 impl Default for Otlp {
@@ -39,6 +112,7 @@ impl Default for Otlp {
             shutdown_timeout: Duration::from_secs(5),
             service_name: "synfin".to_owned(),
             resource_attributes: BTreeMap::new(),
+            sections: Sections::default(),
         }
     }
 }

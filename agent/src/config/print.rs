@@ -1,11 +1,12 @@
-//! The effective configuration as a file that reads back to the same one.
+//! The effective configuration as a file that reads back to the same one, with every field.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use serde_norway::{Mapping, Value};
+use url::Url;
 
-use super::otlp::{Otlp, Signal};
+use super::otlp::{Otlp, Section, Sections};
 use super::units::{format_duration, format_size};
 use super::value::MASK;
 use super::{Config, Filter, Ledger, Probes, Ring, Summary};
@@ -13,7 +14,7 @@ use super::{Config, Filter, Ledger, Probes, Ring, Summary};
 pub(super) fn to_yaml(config: &Config) -> String {
     // Whole structs are taken apart, so that a new field cannot be forgotten here.
     let Config { filter, probes, ring, ledger, summary, otlp } = config;
-    let Filter { netns, ports, peers, exclude_peers, exclude_loopback } = filter;
+    let Filter { netns, netns_from: _, ports, peers, exclude_peers, exclude_loopback } = filter;
     let Probes { btf, max_rung, disable } = probes;
     let Ring { size, poll } = ring;
     let Ledger { max_connections } = ledger;
@@ -48,45 +49,52 @@ pub(super) fn to_yaml(config: &Config) -> String {
 
 fn otlp_section(otlp: &Otlp) -> Value {
     let Otlp {
-        traces,
-        metrics,
-        logs,
         metrics_interval,
         queue,
         trace_sample_ratio,
         shutdown_timeout,
         service_name,
         resource_attributes,
+        sections,
+        traces: _,
+        metrics: _,
+        logs: _,
     } = otlp;
-    let mut fields = vec![
+    let Sections { general, traces, metrics, logs } = sections;
+    let mut fields = exporter(general);
+    fields.extend([
         ("metrics_interval", format_duration(*metrics_interval).into()),
         ("queue", (*queue).into()),
         ("trace_sample_ratio", (*trace_sample_ratio).into()),
         ("shutdown_timeout", format_duration(*shutdown_timeout).into()),
         ("service_name", service_name.as_str().into()),
         ("resource_attributes", table(resource_attributes, String::as_str)),
-    ];
-    if otlp.is_on() {
-        fields.push(("traces", signal(traces.as_ref())));
-        fields.push(("metrics", signal(metrics.as_ref())));
-        fields.push(("logs", signal(logs.as_ref())));
-    } else {
-        fields.insert(0, ("endpoint", Value::Null));
-    }
+        ("traces", section(exporter(traces))),
+        ("metrics", section(exporter(metrics))),
+        ("logs", section(exporter(logs))),
+    ]);
     section(fields)
 }
 
-fn signal(signal: Option<&Signal>) -> Value {
-    let Some(Signal { endpoint, protocol, headers, timeout, compression }) = signal else {
-        return section([("enabled", false.into())]);
-    };
-    section([
-        ("endpoint", endpoint.as_str().into()),
-        ("protocol", protocol.name().into()),
-        ("headers", table(headers, |_secret| MASK)),
-        ("timeout", format_duration(*timeout).into()),
-        ("compression", compression.name().into()),
-    ])
+/// Without the slash that a URL gets when it is read; any other path is taken as it is.
+fn url(url: &Url) -> String {
+    let text = url.as_str();
+    let bare = url.path() == "/" && url.query().is_none();
+    if bare { text.trim_end_matches('/') } else { text }.to_owned()
+}
+
+/// What a section says; `null` is what comes from the general one.
+fn exporter(of: &Section) -> Vec<(&'static str, Value)> {
+    let Section { enabled, endpoint, protocol, headers, timeout, compression } = of;
+    let or_null = |text: Option<String>| text.map_or(Value::Null, Value::String);
+    vec![
+        ("enabled", (*enabled).into()),
+        ("endpoint", or_null(endpoint.as_ref().map(url))),
+        ("protocol", or_null(protocol.map(|protocol| protocol.name().to_owned()))),
+        ("headers", headers.as_ref().map_or(Value::Null, |headers| table(headers, |_secret| MASK))),
+        ("timeout", or_null(timeout.map(format_duration))),
+        ("compression", or_null(compression.map(|compression| compression.name().to_owned()))),
+    ]
 }
 
 fn section(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Value {

@@ -7,7 +7,7 @@ use super::setting::Origin;
 /// One thing wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// `section.field`; empty where a whole file is wrong.
+    /// `section.field`, or a variable that is no field's; empty where a whole file is wrong.
     pub field: String,
     /// The bad value, where there is one that may be shown.
     pub value: Option<String>,
@@ -15,13 +15,6 @@ pub struct Problem {
     pub origin: Option<Origin>,
     /// What is wrong and what to do.
     pub message: String,
-}
-
-impl Problem {
-    /// A problem that shows only after all sources are merged.
-    pub(super) fn plain(field: &str, value: &str, message: String) -> Self {
-        Self { field: field.to_owned(), value: Some(value.to_owned()), origin: None, message }
-    }
 }
 
 impl fmt::Display for Problem {

@@ -28,6 +28,19 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Where a value of the configuration came from, for what is said about it later. It is no part of the value: two
+/// configurations are the same wherever they came from.
+#[derive(Clone, Debug, Default)]
+pub struct Provenance(pub(super) Option<Origin>);
+
+impl PartialEq for Provenance {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Provenance {}
+
 /// A raw setting.
 #[derive(Clone)]
 pub struct Setting {

@@ -195,6 +195,38 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// A connection between these ends of which nothing is known but that it was in `state` at `first_ns`
+    /// (`CLOCK_MONOTONIC` nanoseconds).
+    pub const fn new(ends: Ends, state: State, first_ns: u64) -> Self {
+        Self {
+            ends,
+            role: None,
+            state,
+            first_ns,
+            birth_seen: false,
+            entered_ns: [0; State::LIMIT],
+            last_ns: first_ns,
+            closed_ns: 0,
+            closed_first: None,
+            simultaneous: false,
+            fin_received: false,
+            orphan: false,
+            blind: false,
+            left: state,
+            errno: 0,
+            retransmits_syn: 0,
+            retransmits_data: 0,
+            first_retransmit_ns: 0,
+            resets_sent: 0,
+            resets_received: 0,
+            reset_reason: None,
+            sequence_pair: None,
+            measures: None,
+            owner: None,
+            cgroup: 0,
+        }
+    }
+
     /// Seconds from SYN sent to ESTABLISHED, of a client whose birth was seen.
     pub fn handshake_seconds(&self) -> Option<f64> {
         let established = self.entered_ns[State::Established.index()];

@@ -30,33 +30,8 @@ const fn progress(state: State) -> u8 {
 
 /// A connection whose first event this is, as it was just before.
 pub(super) fn begin(event: &Transition, role: Option<Role>, birth_seen: bool) -> Connection {
-    Connection {
-        ends: event.ends,
-        role,
-        state: event.old,
-        first_ns: event.time_ns,
-        birth_seen,
-        entered_ns: [0; State::LIMIT],
-        last_ns: event.time_ns,
-        closed_ns: 0,
-        closed_first: None,
-        simultaneous: false,
-        fin_received: false,
-        orphan: false,
-        blind: false,
-        left: event.old,
-        errno: 0,
-        retransmits_syn: 0,
-        retransmits_data: 0,
-        first_retransmit_ns: 0,
-        resets_sent: 0,
-        resets_received: 0,
-        reset_reason: None,
-        sequence_pair: None,
-        measures: None,
-        owner: None,
-        cgroup: event.cgroup,
-    }
+    let unknown = Connection::new(event.ends, event.old, event.time_ns);
+    Connection { role, birth_seen, cgroup: event.cgroup, ..unknown }
 }
 
 /// Writes a transition into its connection.

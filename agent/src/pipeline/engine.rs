@@ -114,6 +114,11 @@ impl Engine {
         self.kernel.reset_reasons()
     }
 
+    /// How things stand before the first step.
+    pub(super) fn first_status(&self) -> Status {
+        self.status(self.clock.monotonic_ns(), self.kernel.probes(), Vec::new())
+    }
+
     /// Reads what is in the ring, up to a budget, and ticks when a second has passed. Answers whether there is more to
     /// read right now.
     pub(super) fn step(&mut self, observer: &mut dyn Observer) -> bool {
@@ -238,6 +243,7 @@ impl Engine {
             clock_jumps: self.clock.jumps(),
             missing_namespaces: self.missing_namespaces,
             reset_reasons: self.kernel.reset_reasons(),
+            exports: Vec::new(), // the engine exports nothing: whoever does adds it
         }
     }
 }

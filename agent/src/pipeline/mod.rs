@@ -12,10 +12,11 @@ use std::io::Write;
 
 use crate::config::{CensusOptions, Config, RunOptions, WatchOptions};
 use crate::health::Probe;
+use crate::logging::Recent;
 
-/// `synfin run`: the service, until a signal or the end of its time.
-pub fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
-    run::run(config, options)
+/// `synfin run`: the service, until a signal or the end of its time. Its summary shows the log's `recent` warnings.
+pub fn run(config: &Config, options: &RunOptions, recent: &Recent) -> anyhow::Result<()> {
+    run::run(config, options, recent)
 }
 
 /// `synfin watch`: the stream of events on stdout, until a signal, the end of its time or of its lines.

@@ -1,12 +1,13 @@
 //! `synfin run`: the service. One thread drains the ring and keeps the ledger; the main thread shows the summary.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::mem;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use crossterm::{cursor, execute, terminal};
+use crossterm::{cursor, execute, queue, terminal};
 
 use super::engine::{Engine, Observer, Tick};
 use super::stop::Stop;
@@ -16,6 +17,7 @@ use crate::event::Event;
 use crate::export::otlp::queue::Counts;
 use crate::export::otlp::{Otlp, Report};
 use crate::ledger::{Applied, Ended};
+use crate::logging::{HoldBack, Recent, Warning};
 use crate::status::{Board, Status};
 use crate::view::summary;
 
@@ -23,13 +25,14 @@ use crate::view::summary;
 const WATCHFULNESS: Duration = Duration::from_millis(50);
 
 /// Runs until it is time to stop, then sends what still waits.
-pub(super) fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
+pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
     let clock = Arc::new(Clock::default());
     let board = Arc::new(Board::default());
     let engine = Engine::start(config, Arc::clone(&clock))?;
     // A first status before anybody asks: exporters must not tell of an agent without probes.
-    board.publish(Status { probes: engine.probes(), reset_reasons: engine.reset_reasons(), ..Status::default() });
+    let first = engine.first_status();
+    board.publish(first.clone());
     let otlp = if config.otlp.is_on() {
         Some(Otlp::start(&config.otlp, Arc::clone(&board), Arc::clone(&clock))?)
     } else {
@@ -39,6 +42,7 @@ pub(super) fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
     let stop = stop.after(options.duration);
     let poll = config.ring.poll;
     let exporter = Exporter { otlp, board: Arc::clone(&board) };
+    exporter.publish(first);
     let drain_stop = stop.clone();
     let drain = thread::Builder::new()
         .name("synfin-drain".to_owned())
@@ -46,7 +50,8 @@ pub(super) fn run(config: &Config, options: &RunOptions) -> anyhow::Result<()> {
         .context("cannot start the drain thread")?;
     if options.summary && io::stdout().is_terminal() {
         // A terminal that went away stops the picture, not the service.
-        if let Err(error) = show(&board, config.summary.interval, &stop, &drain) {
+        let picture = Picture { board: &board, recent, interval: config.summary.interval };
+        if let Err(error) = picture.show(&stop, &drain) {
             tracing::warn!(%error, "the summary cannot be shown any more");
         }
     }
@@ -91,49 +96,70 @@ impl Observer for Exporter {
             let kind = loss.kind.map_or("record", |kind| kind.name());
             tracing::error!(count = loss.count, kind, reason = loss.reason.name(), "events were lost");
         }
-        self.board.publish(tick.status.clone());
+        self.publish(tick.status.clone());
     }
 }
 
-/// Repaints the summary until it is time to stop or the drain thread is gone.
-fn show<T>(board: &Board, interval: Duration, stop: &Stop, drain: &thread::JoinHandle<T>) -> io::Result<()> {
-    let mut out = io::stdout();
-    execute!(out, terminal::EnterAlternateScreen, cursor::Hide)?;
-    let painted = paint(&mut out, board, interval, stop, drain);
-    execute!(out, cursor::Show, terminal::LeaveAlternateScreen)?;
-    painted
+impl Exporter {
+    fn publish(&self, status: Status) {
+        let exports = self.otlp.as_ref().map(Otlp::exports).unwrap_or_default();
+        self.board.publish(Status { exports, ..status });
+    }
 }
 
-fn paint<T>(
-    out: &mut io::Stdout,
-    board: &Board,
+/// Warnings that the summary shows.
+const WARNINGS: usize = 3;
+
+/// The summary on a terminal.
+struct Picture<'a> {
+    board: &'a Board,
+    recent: &'a Recent,
     interval: Duration,
-    stop: &Stop,
-    drain: &thread::JoinHandle<T>,
-) -> io::Result<()> {
-    let mut before = board.latest();
-    let mut due = Instant::now() + interval;
-    while !stop.is_set() && !drain.is_finished() {
-        stop.pause(WATCHFULNESS);
-        if Instant::now() < due {
-            continue;
+}
+
+impl Picture<'_> {
+    /// Repaints until it is time to stop or the drain thread is gone.
+    fn show<T>(&self, stop: &Stop, drain: &thread::JoinHandle<T>) -> io::Result<()> {
+        // Dropped last: the log goes on where the terminal is as it was.
+        let _hold_back = HoldBack::start();
+        let mut out = io::stdout();
+        execute!(out, terminal::EnterAlternateScreen, cursor::Hide)?;
+        let painted = self.paint(&mut out, stop, drain);
+        execute!(out, cursor::Show, terminal::LeaveAlternateScreen)?;
+        painted
+    }
+
+    fn paint<T>(&self, out: &mut io::Stdout, stop: &Stop, drain: &thread::JoinHandle<T>) -> io::Result<()> {
+        let mut before = self.board.latest();
+        let mut now = Arc::clone(&before);
+        let mut due = Instant::now();
+        while !stop.is_set() && !drain.is_finished() {
+            if Instant::now() >= due {
+                due += self.interval;
+                let latest = self.board.latest();
+                if latest.time_ns != now.time_ns {
+                    before = mem::replace(&mut now, latest);
+                }
+                self.frame(out, &before, &now)?;
+            }
+            stop.pause(WATCHFULNESS);
         }
-        due += interval;
-        let now = board.latest();
-        if now.time_ns == before.time_ns {
-            continue;
-        }
-        let (width, height) = terminal::size().unwrap_or((80, 24));
-        let text = summary::render(&before, &now, width.into(), height.into());
-        execute!(out, cursor::MoveTo(0, 0), terminal::Clear(terminal::ClearType::All))?;
+        Ok(())
+    }
+
+    fn frame(&self, out: &mut io::Stdout, before: &Status, now: &Status) -> io::Result<()> {
+        let (width, height) = terminal::size().unwrap_or_default();
+        let warnings = self.recent.last(WARNINGS).into_iter();
+        let warnings: Vec<String> =
+            warnings.map(|Warning { time, text }| format!("{} {text}", time.strftime("%H:%M:%SZ"))).collect();
+        let text = summary::Screen { before, now, warnings: &warnings }.render(width.into(), height.into());
+        queue!(out, cursor::MoveTo(0, 0), terminal::Clear(terminal::ClearType::All))?;
         for (row, line) in text.lines().enumerate() {
-            execute!(out, cursor::MoveTo(0, row as u16))?;
+            queue!(out, cursor::MoveTo(0, row as u16))?;
             out.write_all(line.as_bytes())?;
         }
-        out.flush()?;
-        before = now;
+        out.flush()
     }
-    Ok(())
 }
 
 /// What became of what was to be exported.
@@ -148,8 +174,8 @@ fn report_export(report: &Report) {
             tracing::warn!(exported, dropped, queue_full, rejected, shutdown, "not all {what} arrived");
         }
     }
-    if report.metrics == Some(false) {
-        tracing::warn!("the last totals of the metrics did not arrive");
+    if let Some(Err(why)) = &report.metrics {
+        tracing::warn!(why, "the last totals of the metrics did not arrive");
     }
 }
 

@@ -29,7 +29,9 @@ impl Writer<'_> {
         // The part of the day, to the microsecond: of 2026-11-22T17:14:05.123456789Z.
         let time = time.get(11..26).unwrap_or(&time);
         let (pid, comm) = task.map_or_else(Default::default, |task| (task.pid.to_string(), printable(&task.name())));
-        out.push_str(&format!("{time:<15} {pid:<7} {comm:<16} {local:<26} {peer:<26} {what:<33} {ms}\n"));
+        out.push_str(&format!("{time:<15} {pid:<7} {comm:<16} {local:<26} {peer:<26} {what:<33} {ms}"));
+        out.truncate(out.trim_end_matches(' ').len());
+        out.push('\n');
     }
 
     /// An event, with what the ledger knows about it.
@@ -141,6 +143,17 @@ mod tests {
     #[test]
     fn a_command_name_cannot_steer_the_terminal() {
         assert_eq!(printable("a\u{1b}[2Jb\nc"), "a?[2Jb?c");
+    }
+
+    #[test]
+    fn no_line_ends_with_blanks() {
+        let writer = Writer { offset: crate::clock::Clock::default().offset(), reset_reasons: &[] };
+        let mut out = String::new();
+        writer.line(&mut out, 1, None, ["a".to_owned(), String::new()], "RST sent x1", "");
+        writer.line(&mut out, 1, None, Default::default(), "CLOSED -> LISTEN", "0.100");
+        writer.line(&mut out, 1, None, Default::default(), "", "");
+        assert!(out.lines().count() == 3 && out.lines().all(|line| !line.ends_with(' ')), "{out:?}");
+        assert!(out.contains("LISTEN                  0.100\n"), "{out:?}");
     }
 
     #[test]

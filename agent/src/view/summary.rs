@@ -2,18 +2,61 @@
 
 use std::time::Duration;
 
+use super::columns::printable;
 use crate::event::State;
 use crate::health::roll_up;
 use crate::ledger::Role;
-use crate::status::Status;
+use crate::status::{Export, Status};
 
-/// The screen as text of at most `height` lines of at most `width` characters. `before` is an earlier status, against
-/// which rates are counted.
-pub fn render(before: &Status, now: &Status, width: usize, height: usize) -> String {
-    let mut text = String::new();
+/// What the screen shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Screen<'a> {
+    /// An earlier status, against which rates are counted.
+    pub before: &'a Status,
+    /// The latest one.
+    pub now: &'a Status,
+    /// The last warnings of the log, oldest first.
+    pub warnings: &'a [String],
+}
+
+impl Screen<'_> {
+    /// The screen as text of at most `height` lines of at most `width` characters: what is wrong and how the agent fares
+    /// come first, so that a low screen cuts what is least missed, and says how much that is. A size of 0 is unknown.
+    pub fn render(&self, width: usize, height: usize) -> String {
+        let Self { before, now, warnings } = self;
+        let width = if width == 0 { USUAL.0 } else { width };
+        let height = if height == 0 { USUAL.1 } else { height };
+        let mut text = String::new();
+        head(&mut text, now);
+        agent(&mut text, before, now);
+        exports(&mut text, now, width);
+        rates(&mut text, before, now);
+        failures(&mut text, now);
+        states(&mut text, now);
+        listeners(&mut text, before, now);
+        let mut room = height / 3; // of the screen, for warnings: the last ones, each whole or not at all
+        let mut shown: Vec<Vec<String>> = Vec::new();
+        for line in warnings.iter().rev().map(|line| wrapped(&format!("! {}", printable(line)), 2, width)) {
+            let Some(left) = room.checked_sub(line.len()) else { break };
+            room = left;
+            shown.insert(0, line);
+        }
+        let shown = shown.concat();
+        let mut lines = cut(text.lines().map(str::to_owned).collect(), height - shown.len());
+        lines.extend(shown);
+        let lines = lines.iter().map(|line| line.trim_end().chars().take(width).collect::<String>());
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Columns and lines of a terminal that does not tell its size, as some serial consoles and containers do not.
+const USUAL: (usize, usize) = (80, 24);
+
+fn head(text: &mut String, now: &Status) {
     let health = roll_up(&now.probes).name();
+    let export = if now.exports.iter().any(|export| export.failing.is_some()) { ", export fails" } else { "" };
     text.push_str(&format!(
-        "synfin {}  up {}  {health}  tracking {} of {}  lost {}\n",
+        "synfin {}  up {}  {health}{export}  tracking {} of {}  lost {}\n",
         env!("CARGO_PKG_VERSION"),
         age(now.uptime),
         now.connections(),
@@ -28,12 +71,39 @@ pub fn render(before: &Status, now: &Status, width: usize, height: usize) -> Str
             .collect();
         text.push_str(&format!("LOST: {}\n", rows.join(", ")));
     }
-    states(&mut text, now);
-    rates(&mut text, before, now);
-    failures(&mut text, now);
-    listeners(&mut text, before, now);
-    agent(&mut text, before, now);
-    crop(&text, width, height)
+}
+
+/// Signals that go the same way share their lines.
+fn exports(text: &mut String, now: &Status, width: usize) {
+    let mut title = "EXPORT";
+    for (at, first) in now.exports.iter().enumerate() {
+        let same = |other: &&Export| (&other.endpoint, other.protocol) == (&first.endpoint, first.protocol);
+        if now.exports[..at].iter().any(|other| same(&other)) {
+            continue;
+        }
+        let group: Vec<&Export> = now.exports.iter().filter(same).collect();
+        let failing = group.iter().filter_map(|export| export.failing).max();
+        let failing = failing.map_or(String::new(), |since| format!("   fails since {}", age(since)));
+        text.push_str(&format!("\n{title:<12} {} ({}){failing}\n", printable(&first.endpoint), first.protocol));
+        let each = |count: fn(&Export) -> Option<String>| -> String {
+            group.iter().filter_map(|export| count(export)).collect::<Vec<_>>().join(", ")
+        };
+        let sent = each(|export| Some(format!("{} {}", export.sent, export.items)));
+        let queued = group.iter().map(|export| export.queued).sum::<u64>();
+        let lost = each(|export| {
+            let rows: Vec<_> =
+                export.lost.iter().map(|(reason, count)| format!("{count} {} {reason}", export.items)).collect();
+            (!rows.is_empty()).then(|| rows.join(", "))
+        });
+        let lost = if lost.is_empty() { "0" } else { &lost };
+        text.push_str(&format!("             sent {sent}   queued {queued}   lost {lost}\n"));
+        let error = group.iter().filter_map(|export| export.error.as_ref()).min_by_key(|(_, age)| *age);
+        if let Some((why, ago)) = error {
+            let line = format!("             last error {} ago: {}", age(*ago), printable(why));
+            text.extend(wrapped(&line, 13, width).into_iter().flat_map(|line| [line, "\n".to_owned()]));
+        }
+        title = "";
+    }
 }
 
 fn states(text: &mut String, now: &Status) {
@@ -131,9 +201,32 @@ fn age(age: Duration) -> String {
     }
 }
 
-fn crop(text: &str, width: usize, height: usize) -> String {
-    let lines = text.lines().take(height).map(|line| line.chars().take(width).collect::<String>());
-    lines.collect::<Vec<_>>().join("\n")
+/// A line in pieces of at most `width` characters, broken between words; all but the first begin with `indent` blanks.
+fn wrapped(line: &str, indent: usize, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut rest: Vec<char> = line.chars().collect();
+    // Where there is no room for words, they are cropped.
+    while rest.len() > width && width > 2 * indent {
+        let blank = (indent + 1..=width).rev().find(|&at| rest[at] == ' ');
+        let tail = rest.split_off(blank.unwrap_or(width));
+        lines.push(rest.into_iter().collect());
+        rest = std::iter::repeat_n(' ', indent).chain(tail.into_iter().skip(usize::from(blank.is_some()))).collect();
+    }
+    lines.push(rest.into_iter().collect());
+    lines
+}
+
+/// The first of these lines, and how many are cut, on at most `height`.
+fn cut(mut lines: Vec<String>, height: usize) -> Vec<String> {
+    if lines.len() > height {
+        let kept = height.saturating_sub(1).max(1);
+        let cut = lines.len() - kept;
+        lines.truncate(kept);
+        if height > kept {
+            lines.push(format!("... {cut} more lines need a higher terminal"));
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -149,12 +242,83 @@ mod tests {
         now.totals.opened = [10, 20];
         now.totals.failures[0].insert("connection_refused", 3);
         now.listeners = vec![Listener { netns: 7, port: 443, opened: 20, open: 5 }];
-        let text = render(&before, &now, 200, 100);
+        let text = screen(&before, &now, &[]).render(200, 100);
         assert!(text.contains("close_wait   40     ######"), "{text}");
         assert!(text.contains("opened 5 client, 10 server"), "{text}");
         assert!(text.contains("3 connection_refused (client) in all"), "{text}");
         assert!(text.contains(":443      7            5        20         10"), "{text}");
-        let small = render(&before, &now, 20, 5);
-        assert!(small.lines().count() == 5 && small.lines().all(|line| line.chars().count() <= 20), "{small}");
+        assert!(!text.contains("EXPORT"), "{text}");
+    }
+
+    fn screen<'a>(before: &'a Status, now: &'a Status, warnings: &'a [String]) -> Screen<'a> {
+        Screen { before, now, warnings }
+    }
+
+    fn export(items: &'static str, endpoint: &str) -> Export {
+        Export { items, endpoint: endpoint.to_owned(), protocol: "grpc", ..Export::default() }
+    }
+
+    #[test]
+    fn export_is_told_by_endpoint_with_its_last_error() {
+        let seconds = Duration::from_secs;
+        let spans = Export {
+            sent: 10,
+            queued: 4,
+            lost: vec![("queue_full", 3), ("rejected", 2)],
+            failing: Some(seconds(70)),
+            error: Some(("nobody\u{1b} listens there".to_owned(), seconds(3))),
+            ..export("spans", "http://a:4317")
+        };
+        let logs = Export { error: Some(("older".to_owned(), seconds(9))), ..export("logs", "http://a:4317") };
+        let exports = vec![spans, logs, export("metrics", "http://b:4317")];
+        let now = Status { exports, ..Status::default() };
+        let text = screen(&now, &now, &[]).render(200, 100);
+        assert!(text.lines().next().unwrap().contains("export fails"), "{text}");
+        let lines = "
+EXPORT       http://a:4317 (grpc)   fails since 1m10s
+             sent 10 spans, 0 logs   queued 4   lost 3 spans queue_full, 2 spans rejected
+             last error 3s ago: nobody? listens there
+
+             http://b:4317 (grpc)
+             sent 0 metrics   queued 0   lost 0
+";
+        assert!(text.contains(lines), "{text}");
+    }
+
+    #[test]
+    fn a_low_screen_keeps_what_is_wrong_and_says_what_it_cuts() {
+        let now = Status { exports: vec![export("spans", "http://a:4317")], ..Status::default() };
+        let warnings: Vec<String> = ["first", "second", "third"].map(str::to_owned).into();
+        let whole = screen(&now, &now, &warnings).render(200, 100);
+        assert!(whole.ends_with("! first\n! second\n! third"), "{whole}");
+        let lines = whole.lines().count();
+        for height in 1..=lines + 1 {
+            let text = screen(&now, &now, &warnings).render(40, height);
+            assert!(text.lines().count() <= height && text.lines().all(|line| line.chars().count() <= 40), "{text}");
+            assert!(text.starts_with("synfin "), "{text}");
+            assert_eq!(text.contains("more lines"), (2..lines).contains(&height), "{height}: {text}");
+            assert_eq!(text.contains("! third"), height >= 3, "{height}: {text}");
+        }
+        let low = screen(&now, &now, &warnings).render(80, 10);
+        assert!(low.contains("AGENT") && low.contains("EXPORT"), "{low}");
+    }
+
+    #[test]
+    fn long_words_of_advice_are_wrapped() {
+        assert_eq!(wrapped("  one two three", 2, 9), ["  one two", "  three"]);
+        assert_eq!(wrapped("abcdefghij", 1, 4), ["abcd", " efg", " hij"]);
+        assert_eq!(wrapped("one two", 2, 3), ["one two"], "no room");
+        let warnings = ["advice ".repeat(50)];
+        let now = Status::default();
+        let text = screen(&now, &now, &warnings).render(80, 24);
+        assert_eq!(text.matches("advice").count(), 50, "{text}");
+    }
+
+    #[test]
+    fn a_terminal_without_a_size_has_the_usual_one() {
+        let now = Status::default();
+        let text = screen(&now, &now, &[]).render(0, 0);
+        assert_eq!(text, screen(&now, &now, &[]).render(80, 24));
+        assert!(text.contains("AGENT"), "{text}");
     }
 }

@@ -1,10 +1,12 @@
-//! An OTLP/gRPC receiver that counts and forgets: where `cargo xtask bench` lets synfin export to. It takes as little CPU as
+//! An OTLP/gRPC receiver that counts and forgets: where `cargo xtask bench` lets synfin export to, and where you may. It takes as little CPU as
 //! it can, because it shares the machine with what is measured; whether what comes is right is for the tests to judge.
 //!
-//! Its first line on stdout is its URL; each line on stdin is answered with its counts so far; it ends with its stdin.
+//! It listens on the loopback port that is its argument, else on one of the kernel's choice. Its first line on stdout is
+//! its URL; each line on stdin is answered with its counts so far; it ends with its stdin.
 
 use std::{
     convert::Infallible,
+    env,
     io::{self, BufRead as _, Write as _},
     net::Ipv4Addr,
     sync::{
@@ -14,7 +16,7 @@ use std::{
     thread,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use bytes::{Buf as _, Bytes};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
@@ -60,7 +62,13 @@ struct ScopeSpans {
 fn main() -> Result<()> {
     let counts = Arc::new(Counts::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+    let port = match env::args().nth(1) {
+        Some(port) => port.parse().with_context(|| format!("{port} is no port; give a number up to 65535"))?,
+        None => 0,
+    };
+    let listener = runtime
+        .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, port)))
+        .with_context(|| format!("listening on loopback port {port}"))?;
     let mut out = io::stdout();
     writeln!(out, "http://{}", listener.local_addr()?)?;
     thread::spawn({

@@ -71,7 +71,20 @@ fn every_bad_value_names_field_value_origin_and_fix() {
         ),
         (
             "otlp: {endpoint: 'localhost:4317'}",
-            "otlp.endpoint = localhost:4317 (file F): begins neither with http:// nor with https://; write scheme, host and port, e.g. http://localhost:4317",
+            "otlp.endpoint = localhost:4317 (file F): has no scheme; write http://localhost:4317",
+        ),
+        (
+            "otlp: {endpoint: localhost}",
+            "otlp.endpoint = localhost (file F): has no scheme; write http://localhost:4317",
+        ),
+        ("otlp: {endpoint: '::1'}", "otlp.endpoint = ::1 (file F): has no scheme; write http://[::1]:4317"),
+        (
+            "otlp: {endpoint: 'ftp://h:4317'}",
+            "otlp.endpoint = ftp://h:4317 (file F): begins neither with http:// nor with https://; write scheme, host and port, e.g. http://localhost:4317",
+        ),
+        (
+            "otlp: {endpoint: '/v1'}",
+            "otlp.endpoint = /v1 (file F): begins neither with http:// nor with https://; write scheme, host and port, e.g. http://localhost:4317",
         ),
         (
             "otlp: {endpoint: 'http://'}",
@@ -125,7 +138,8 @@ fn files_that_cannot_be_read_at_all() {
     let toml = text("c.toml", "[otlp.headers]\na = s3cret");
     assert!(toml.contains("not valid TOML: ") && toml.contains("line 2") && !toml.contains("s3cret"), "{toml}");
     assert!(text("c.json", "{}").contains("must end in .yaml, .yml or .toml"));
-    let missing = Sources { file: Some("/nowhere/c.yaml".into()), env: &|_| None, flags: Vec::new() };
+    let missing =
+        Sources { file: Some("/nowhere/c.yaml".into()), env: &|_| None, names: Vec::new(), flags: Vec::new() };
     let error = Config::load(&missing).unwrap_err().to_string();
     assert!(error.contains("file /nowhere/c.yaml: cannot be read: No such file"), "{error}");
 }
@@ -133,11 +147,12 @@ fn files_that_cannot_be_read_at_all() {
 #[test]
 fn all_errors_of_all_sources_come_at_once() {
     let file = Scratch::new("c.toml", "[ring]\nsize = 5000\ntypo = 1\n[filter]\nports = [0, 80, 70000]\n");
-    let variables = [("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"), ("SYNFIN_RING_POLL", "20")];
+    let variables =
+        [("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"), ("SYNFIN_RING_POLL", "20"), ("SYNFIN_RING_SZIE", "1")];
     let flags = vec![Setting::flag("otlp.endpoint", "--otlp-endpoint", "nowhere")];
     let errors = load(Some(&file), &variables, flags).unwrap_err();
     let text = errors.to_string();
-    assert!(text.starts_with("the configuration has 7 errors:\n"), "{text}");
+    assert!(text.starts_with("the configuration has 8 errors:\n"), "{text}");
     for part in [
         "ring.typo (file",
         "ring.size = 5000 (file",
@@ -145,6 +160,7 @@ fn all_errors_of_all_sources_come_at_once() {
         "filter.ports = 70000 (file",
         "otlp.protocol = http/json (env OTEL_EXPORTER_OTLP_PROTOCOL)",
         "ring.poll = 20 (env SYNFIN_RING_POLL)",
+        "SYNFIN_RING_SZIE: is unknown; the nearest is SYNFIN_RING_SIZE (ring.size)",
         "otlp.endpoint = nowhere (flag --otlp-endpoint)",
     ] {
         assert!(text.contains(part), "{part} is missing in {text}");
@@ -177,9 +193,19 @@ fn too_long_lists_are_refused_before_the_kernel_does() {
 
 #[test]
 fn namespaces_that_do_not_exist_are_errors_of_the_start_only() {
-    let filter = config(yaml("filter: {netns: [synfin-no-such-name, 7, /nowhere/net]}")).filter;
-    let errors = filter.resolve_netns().unwrap_err();
-    assert_eq!(errors.problems().len(), 2);
-    assert!(errors.to_string().contains("filter.netns = /nowhere/net: cannot open /nowhere/net"), "{errors}");
+    let names = ["synfin-no-such-name", "7", "/nowhere/net"].map(str::to_owned);
+    let file = Scratch::new("c.yaml", &format!("filter: {{netns: [{}]}}", names.join(", ")));
+    let in_file = format!("file {}", file.path.display());
+    for (loaded, origin) in [
+        (load(Some(&file), &[], Vec::new()), in_file.as_str()),
+        (env(&[("SYNFIN_FILTER_NETNS", &names.join(","))]), "env SYNFIN_FILTER_NETNS"),
+        (load(None, &[], vec![Setting::flag_list("filter.netns", "--netns", &names)]), "flag --netns"),
+    ] {
+        let errors = config(loaded).filter.resolve_netns().unwrap_err();
+        assert_eq!(errors.problems().len(), 2);
+        let complaint = format!("filter.netns = /nowhere/net ({origin}): cannot open /nowhere/net");
+        assert!(errors.to_string().contains(&complaint), "{errors}");
+    }
+    let errors = config(yaml("filter: {netns: [/nowhere/net]}")).filter.resolve_netns().unwrap_err();
     assert_eq!(crate::exit::Exit::of(&errors.into()), crate::exit::Exit::Usage);
 }

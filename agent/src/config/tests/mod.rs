@@ -25,8 +25,9 @@ impl Scratch {
 
 /// Loads from a file, variables and flags.
 fn load(file: Option<&Scratch>, env: &[(&str, &str)], flags: Vec<Setting>) -> Result<Loaded, ConfigErrors> {
+    let names = env.iter().map(|(name, _)| (*name).to_owned()).collect();
     let env = |name: &str| env.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned());
-    Config::load(&Sources { file: file.map(|file| file.path.clone()), env: &env, flags })
+    Config::load(&Sources { file: file.map(|file| file.path.clone()), env: &env, names, flags })
 }
 
 fn yaml(text: &str) -> Result<Loaded, ConfigErrors> {

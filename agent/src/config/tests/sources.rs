@@ -124,13 +124,29 @@ fn the_printed_configuration_reads_back_to_the_same() {
 #[test]
 fn the_printed_configuration_names_every_field_of_the_file() {
     let tree: serde_norway::Value = serde_norway::from_str(&Config::default().to_yaml()).unwrap();
-    // Protocol and the like are resolved for each signal; without an endpoint there is no signal to show them at.
-    let resolved = ["enabled", "protocol", "headers", "timeout", "compression", "traces", "metrics", "logs"];
     for field in FIELDS {
-        let names: Vec<&str> = field.path.split('.').collect();
-        let shown = names.iter().try_fold(&tree, |tree, key| tree.get(*key)).is_some();
-        assert!(shown || resolved.contains(&names[1]), "{} is missing", field.path);
+        let shown = field.path.split('.').try_fold(&tree, |tree, key| tree.get(key));
+        assert!(shown.is_some(), "{} is missing", field.path);
     }
+}
+
+#[test]
+fn the_printed_configuration_tells_what_is_in_effect_with_and_without_an_endpoint() {
+    let off = config(env(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"), ("OTEL_LOGS_EXPORTER", "none")]));
+    let text = off.to_yaml();
+    let tree: serde_norway::Value = serde_norway::from_str(&text).unwrap();
+    let otlp = &tree["otlp"];
+    assert_eq!((otlp["protocol"].as_str(), otlp["timeout"].as_str()), (Some("http/protobuf"), Some("10s")));
+    assert_eq!((otlp["compression"].as_str(), otlp["logs"]["enabled"].as_bool()), (Some("none"), Some(false)));
+    // What is null goes on following the general one: a flag beside this file still says the protocol of all signals.
+    assert!(otlp["traces"]["protocol"].is_null() && otlp["endpoint"].is_null());
+    assert_eq!(config(yaml(&text)), off, "{text}");
+
+    let on = config(yaml(&text.replacen("endpoint: null", "endpoint: 'http://h:4318'", 1)));
+    let tree: serde_norway::Value = serde_norway::from_str(&on.to_yaml()).unwrap();
+    let [general, traces] = [&tree["otlp"], &tree["otlp"]["traces"]].map(|section| section["endpoint"].as_str());
+    assert_eq!((general, traces), (Some("http://h:4318"), Some("http://h:4318/v1/traces")));
+    assert_eq!(config(yaml(&on.to_yaml())), on);
 }
 
 #[test]

@@ -18,36 +18,24 @@ pub(super) fn client() -> Connection {
     ] {
         entered_ns[state.index()] = at;
     }
+    let ends = Ends {
+        cookie: 77,
+        sock: 0xffff_8880_0000_0000,
+        netns: 4_026_531_840,
+        local_port: 40_000,
+        peer_port: 443,
+        local: std::net::Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped().octets(),
+        peer: std::net::Ipv4Addr::new(10, 0, 0, 2).to_ipv6_mapped().octets(),
+    };
     Connection {
-        ends: Ends {
-            cookie: 77,
-            sock: 0xffff_8880_0000_0000,
-            netns: 4_026_531_840,
-            local_port: 40_000,
-            peer_port: 443,
-            local: std::net::Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped().octets(),
-            peer: std::net::Ipv4Addr::new(10, 0, 0, 2).to_ipv6_mapped().octets(),
-        },
         role: Some(Role::Client),
-        state: State::Closed,
-        first_ns: 1_000_000_000,
         birth_seen: true,
         entered_ns,
         last_ns: 2_000_000_000,
         closed_ns: 2_000_000_000,
         closed_first: Some(Side::Local),
-        simultaneous: false,
         fin_received: true,
-        orphan: false,
-        blind: false,
         left: State::FinWait2,
-        errno: 0,
-        retransmits_syn: 0,
-        retransmits_data: 0,
-        first_retransmit_ns: 0,
-        resets_sent: 0,
-        resets_received: 0,
-        reset_reason: None,
         sequence_pair: Some((0x0102_0304, 0xa1a2_a3a4)),
         measures: Some(Measures {
             bytes_acked: 101,
@@ -67,6 +55,7 @@ pub(super) fn client() -> Connection {
         }),
         owner: Some(Task { pid: 4_242, comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0" }),
         cgroup: 101,
+        ..Connection::new(ends, State::Closed, 1_000_000_000)
     }
 }
 

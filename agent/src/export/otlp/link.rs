@@ -1,7 +1,13 @@
-//! What the log says about an endpoint: one line when it goes away, one when it is back, however often it is tried.
+//! How things go with an endpoint, and what the log says about it: one line when it goes away, one when it is back,
+//! however often it is tried.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use super::queue::Counts;
+use crate::config::Protocol;
+use crate::status::Export;
 
 /// Warnings about one endpoint and signal come no faster than this, even if it comes and goes all the time.
 const QUIET: Duration = Duration::from_mins(1);
@@ -11,14 +17,24 @@ const QUIET: Duration = Duration::from_mins(1);
 pub(super) struct Link {
     signal: &'static str,
     endpoint: String,
+    protocol: Protocol,
     reach: Mutex<Reach>,
     told: Mutex<Told>,
+    /// No attempt comes after those that go on: what becomes of these is told in the account at the end.
+    ending: AtomicBool,
 }
 
 impl Link {
     /// A link that has not been tried.
-    pub(super) fn new(signal: &'static str, endpoint: &str) -> Self {
-        Self { signal, endpoint: redacted(endpoint), reach: Mutex::default(), told: Mutex::default() }
+    pub(super) fn new(signal: &'static str, endpoint: &str, protocol: Protocol) -> Self {
+        Self {
+            signal,
+            endpoint: redacted(endpoint),
+            protocol,
+            reach: Mutex::default(),
+            told: Mutex::default(),
+            ending: AtomicBool::new(false),
+        }
     }
 
     /// The endpoint took a request, but will not keep so many items of it, and says why; or it says something else.
@@ -34,35 +50,30 @@ impl Link {
             }
         }
         if let Some(away) = self.reach().answered(Instant::now()) {
-            tracing::info!(signal, endpoint, "the OTLP endpoint answers again after {:.0} s", away.as_secs_f64());
+            tracing::info!(signal, endpoint, "OTLP export works again after {:.0} s", away.as_secs_f64());
         }
     }
 
-    /// The endpoint did not answer, or asked to come later.
+    /// There was no answer, none in this protocol, or one that asks to come later.
     pub(super) fn failed(&self, why: &str) {
         let Self { signal, endpoint, .. } = self;
-        if self.reach().failed(Instant::now()) {
-            tracing::warn!(
-                signal,
-                endpoint,
-                why,
-                "the OTLP endpoint does not answer; what waits is kept and tried again"
-            );
+        if self.is_worth_a_line(why) {
+            tracing::warn!(signal, endpoint, why, "OTLP export fails; what waits is kept and tried again");
         }
     }
 
-    /// An export of totals did not arrive, for a reason that OpenTelemetry's exporter tells as text.
+    /// An export of totals did not arrive, for whatever reason.
     pub(super) fn missed(&self, why: &str) {
         let Self { signal, endpoint, .. } = self;
-        if self.reach().failed(Instant::now()) {
-            tracing::warn!(signal, endpoint, why, "OTLP metrics did not arrive; the next export has the same totals");
+        if self.is_worth_a_line(why) {
+            tracing::warn!(signal, endpoint, why, "OTLP export fails; the next one has the same totals");
         }
     }
 
     /// The endpoint refused a batch for good.
     pub(super) fn refused(&self, why: &str) {
         let Self { signal, endpoint, .. } = self;
-        if self.reach().failed(Instant::now()) {
+        if self.is_worth_a_line(why) {
             tracing::warn!(
                 signal,
                 endpoint,
@@ -72,9 +83,43 @@ impl Link {
         }
     }
 
+    /// From now on failures are noted, and told by [`Link::error`] alone.
+    pub(super) fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
+    /// The last error, if there was any.
+    pub(super) fn error(&self) -> Option<String> {
+        self.reach().error.as_ref().map(|(why, _)| why.clone())
+    }
+
     /// Whether the last attempt, if there was any, succeeded.
     pub(super) fn is_up(&self) -> bool {
         self.reach().since.is_none()
+    }
+
+    /// How export stands, for the agent's own views. Without `counts` what arrived is counted in requests.
+    pub(super) fn export(&self, items: &'static str, counts: Option<Counts>) -> Export {
+        let (reach, now) = (self.reach(), Instant::now());
+        let Counts { exported, queue_full, rejected, shutdown, waiting, .. } = counts.unwrap_or_default();
+        let lost = [("queue_full", queue_full), ("rejected", rejected), ("shutdown", shutdown)];
+        Export {
+            items,
+            endpoint: origin(&self.endpoint).to_owned(),
+            protocol: self.protocol.name(),
+            sent: counts.map_or(reach.arrived, |_| exported),
+            queued: waiting,
+            lost: lost.into_iter().filter(|&(_, count)| count != 0).collect(),
+            failing: reach.since.map(|since| now - since),
+            error: reach.error.as_ref().map(|(why, at)| (why.clone(), now - *at)),
+        }
+    }
+
+    fn is_worth_a_line(&self, why: &str) -> bool {
+        let mut reach = self.reach();
+        let now = Instant::now();
+        reach.error = Some((why.to_owned(), now));
+        reach.failed(now) && !self.ending.load(Ordering::Relaxed)
     }
 
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {
@@ -95,11 +140,16 @@ struct Reach {
     warned: Option<Instant>,
     /// The present absence was warned of.
     told: bool,
+    /// The last error, and when it was.
+    error: Option<(String, Instant)>,
+    /// Requests that were taken.
+    arrived: u64,
 }
 
 impl Reach {
     /// Answers how long the endpoint was away if that was told and must now be taken back.
     fn answered(&mut self, now: Instant) -> Option<Duration> {
+        self.arrived += 1;
         let away = now - self.since.take()?;
         std::mem::take(&mut self.told).then_some(away)
     }
@@ -148,9 +198,40 @@ fn redacted(endpoint: &str) -> String {
     }
 }
 
+/// Scheme, host and port: a path tells nothing new of where things go, and a query may hold a key.
+fn origin(endpoint: &str) -> &str {
+    let host = endpoint.find("://").map_or(0, |scheme| scheme + 3);
+    let end = endpoint[host..].find(['/', '?', '#']).map_or(endpoint.len(), |end| host + end);
+    &endpoint[..end]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_export_stands_is_told_with_the_last_error() {
+        let link = Link::new("metrics", "https://otlp.example:4318/v1/metrics?key=s3cret", Protocol::HttpProtobuf);
+        link.missed("nobody listens there");
+        let export = link.export("metrics", None);
+        assert_eq!((export.endpoint.as_str(), export.protocol), ("https://otlp.example:4318", "http/protobuf"));
+        assert_eq!((export.sent, export.failing.is_some()), (0, true));
+        link.answered(0, "");
+        let counts = Counts { exported: 5, queue_full: 2, waiting: 3, ..Counts::default() };
+        let export = link.export("spans", Some(counts));
+        assert_eq!((export.sent, export.queued, export.lost), (5, 3, vec![("queue_full", 2)]));
+        assert!(export.failing.is_none());
+        assert_eq!(export.error.unwrap().0, "nobody listens there", "it stays, with its age");
+        assert_eq!(link.export("metrics", None).sent, 1);
+    }
+
+    #[test]
+    fn what_fails_at_the_end_is_left_to_the_account() {
+        let link = Link::new("metrics", "http://h:4317", Protocol::Grpc);
+        link.end();
+        assert!(!link.is_worth_a_line("away"));
+        assert_eq!(link.error().as_deref(), Some("away"));
+    }
 
     #[test]
     fn an_outage_is_told_once_and_its_end_once() {

@@ -81,8 +81,8 @@ impl Logs {
         &self.queue
     }
 
-    pub(super) fn is_up(&self) -> bool {
-        self.link.is_up()
+    pub(super) fn link(&self) -> &Link {
+        &self.link
     }
 }
 

@@ -1,12 +1,13 @@
-//! Metrics: the catalogue as instruments of OpenTelemetry's SDK.
+//! Metrics: the catalogue as instruments of OpenTelemetry's SDK, sent by our own transport.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use opentelemetry::metrics::{Histogram, Meter, MeterProvider as _};
 use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
@@ -15,7 +16,10 @@ use super::catalogue::{CATALOGUE, CONNECTION_DURATION, HANDSHAKE_DURATION, Instr
 use super::link::Link;
 use super::logs::Logs;
 use super::readings::{Line, Snapshot};
+use super::request::Request;
 use super::traces::Traces;
+use super::transport::Transport;
+use super::worker::{Accepted, Failure};
 use crate::ledger::{Connection, End, Role};
 use crate::status::Board;
 
@@ -59,34 +63,67 @@ impl Source {
     }
 }
 
-/// The exporter of a reader, watched: it tells the link how it went, and the source that a collection is complete.
-pub(super) struct Watched<E> {
-    pub(super) exporter: E,
-    pub(super) link: Arc<Link>,
-    pub(super) source: Arc<Source>,
+/// Pause between two attempts at the end of the agent, after which there is no next export.
+const LAST_PAUSE: Duration = Duration::from_millis(200);
+
+/// A way that totals can go.
+pub(super) trait Way: Send + Sync + 'static {
+    /// Sends them, blocking until the endpoint has answered or the time is up.
+    fn send(&self, metrics: &ResourceMetrics) -> Result<Accepted, Failure>;
 }
 
-impl<E: PushMetricExporter> PushMetricExporter for Watched<E> {
+impl Way for Transport {
+    fn send(&self, metrics: &ResourceMetrics) -> Result<Accepted, Failure> {
+        Self::send(self, &Request::of(&ExportMetricsServiceRequest::from(metrics)))
+    }
+}
+
+/// What the reader exports through: tells the link how it went, and the source that a collection is complete.
+struct Exporter<W> {
+    way: W,
+    link: Arc<Link>,
+    source: Arc<Source>,
+    end: Arc<OnceLock<Instant>>,
+}
+
+impl<W: Way> PushMetricExporter for Exporter<W> {
+    /// On the reader's own thread, which has nothing else to do meanwhile.
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
         self.source.release();
-        let result = self.exporter.export(metrics).await;
-        match &result {
-            Ok(()) => self.link.answered(0, ""),
-            Err(error) => self.link.missed(&error.to_string()),
+        loop {
+            let why = match self.way.send(metrics) {
+                Ok(Accepted { rejected, message }) => {
+                    self.link.answered(rejected.try_into().unwrap_or(usize::MAX), &message);
+                    return Ok(());
+                }
+                Err(Failure::Retry { why, .. }) => {
+                    self.link.missed(&why);
+                    if self.end.get().is_some_and(|end| Instant::now() + LAST_PAUSE < *end) {
+                        std::thread::sleep(LAST_PAUSE);
+                        continue;
+                    }
+                    why
+                }
+                Err(Failure::Rejected(why)) => {
+                    self.link.refused(&why);
+                    why
+                }
+            };
+            return Err(OTelSdkError::InternalFailure(why));
         }
-        result
     }
 
     fn force_flush(&self) -> OTelSdkResult {
-        self.exporter.force_flush()
+        Ok(())
     }
 
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.exporter.shutdown_with_timeout(timeout)
+    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
+        Ok(())
     }
 
+    /// An outage costs resolution and nothing else.
     fn temporality(&self) -> Temporality {
-        self.exporter.temporality()
+        Temporality::Cumulative
     }
 }
 
@@ -95,14 +132,16 @@ impl<E: PushMetricExporter> PushMetricExporter for Watched<E> {
 pub(super) struct Metrics {
     provider: SdkMeterProvider,
     pub(super) link: Arc<Link>,
+    /// When the last export must be done.
+    end: Arc<OnceLock<Instant>>,
     handshake: Histogram<f64>,
     connection: Histogram<f64>,
 }
 
 impl Metrics {
     /// Starts the reader.
-    pub(super) fn start<E: PushMetricExporter>(
-        exporter: E,
+    pub(super) fn start(
+        way: impl Way,
         link: Link,
         source: Source,
         interval: Duration,
@@ -110,11 +149,12 @@ impl Metrics {
         scope: InstrumentationScope,
     ) -> Self {
         let (link, source) = (Arc::new(link), Arc::new(source));
-        let watched = Watched { exporter, link: Arc::clone(&link), source: Arc::clone(&source) };
+        let end = Arc::default();
+        let exporter = Exporter { way, link: Arc::clone(&link), source: Arc::clone(&source), end: Arc::clone(&end) };
         // The SDK folds what exceeds 2000 attribute sets of an instrument into one. The catalogue stays far below (its
         // largest is the 121 pairs of states), so that no view has to raise the limit.
         let provider = SdkMeterProvider::builder()
-            .with_reader(PeriodicReader::builder(watched).with_interval(interval).build())
+            .with_reader(PeriodicReader::builder(exporter).with_interval(interval).build())
             .with_resource(resource)
             .build();
         let meter = provider.meter_with_scope(scope);
@@ -122,7 +162,7 @@ impl Metrics {
             observe(&meter, metric, &source);
         }
         let (handshake, connection) = (histogram(&meter, HANDSHAKE_DURATION), histogram(&meter, CONNECTION_DURATION));
-        Self { provider, link, handshake, connection }
+        Self { provider, link, end, handshake, connection }
     }
 
     /// Adds a connection that ended to the distributions.
@@ -141,9 +181,13 @@ impl Metrics {
         }
     }
 
-    /// Exports a last time. Whether that arrived within the time.
-    pub(super) fn shutdown(&self, timeout: Duration) -> bool {
-        self.provider.shutdown_with_timeout(timeout).is_ok()
+    /// Exports a last time, after [`Link::end`]. Whether that arrived within the time, or the last error.
+    pub(super) fn shutdown(&self, timeout: Duration) -> Result<(), String> {
+        _ = self.end.set(Instant::now() + timeout);
+        self.provider.shutdown_with_timeout(timeout).map_err(|error| match error {
+            OTelSdkError::InternalFailure(why) => self.link.error().unwrap_or(why),
+            other => self.link.error().unwrap_or_else(|| other.to_string()),
+        })
     }
 
     #[cfg(test)]

@@ -3,7 +3,8 @@
 //! Spans and log records go their own way: what waits, what is shed and what is lost is counted ([`queue`]), spans are
 //! encoded straight from what the ledger knew ([`span`]), and the endpoint's answers are taken by what they say
 //! (`transport`). OpenTelemetry's SDK loses some without counting them, takes five times the CPU, which the traffic that
-//! is watched then lacks, and knows answers as text. Metrics go through the SDK: they are few. An endpoint that is away is no error: what fits the queue
+//! is watched then lacks, and knows answers as text. Metrics are made by the SDK, for they are few, and sent as all else
+//! is. An endpoint that is away is no error: what fits the queue
 //! waits for it, the rest is counted, and totals are cumulative.
 
 use std::sync::{Arc, Mutex};
@@ -16,7 +17,7 @@ use tokio::runtime::{Handle, Runtime};
 use crate::clock::Clock;
 use crate::config::{Otlp as Settings, Protocol, Signal};
 use crate::ledger::{Connection, End};
-use crate::status::Board;
+use crate::status::{Board, Export};
 
 pub mod catalogue;
 mod changes;
@@ -34,6 +35,7 @@ mod sender;
 pub mod span;
 mod traces;
 mod transport;
+mod words;
 mod worker;
 
 use link::Link;
@@ -111,7 +113,7 @@ pub struct Stats {
 }
 
 /// What became of everything, at the end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Spans, when they were exported.
     pub spans: Option<Counts>,
@@ -119,8 +121,8 @@ pub struct Report {
     pub sampled_out: u64,
     /// Log records, when they were exported.
     pub logs: Option<Counts>,
-    /// Whether the final totals arrived, when metrics were exported.
-    pub metrics: Option<bool>,
+    /// Whether the final totals arrived, and if not the last error, when metrics were exported.
+    pub metrics: Option<Result<(), String>>,
 }
 
 impl Otlp {
@@ -172,7 +174,7 @@ impl Otlp {
     pub fn stats(&self) -> Stats {
         let up = [
             self.traces.as_ref().map(|traces| traces.link.is_up()),
-            self.logs.as_ref().map(Logs::is_up),
+            self.logs.as_ref().map(|logs| logs.link().is_up()),
             self.metrics.as_ref().map(|metrics| metrics.link.is_up()),
         ];
         Stats {
@@ -183,10 +185,21 @@ impl Otlp {
         }
     }
 
+    /// How export stands, signal by signal, for the agent's own views.
+    pub fn exports(&self) -> Vec<Export> {
+        let spans = self.traces.as_ref().map(|traces| traces.link.export("spans", Some(traces.counts())));
+        let logs = self.logs.as_ref().map(|logs| logs.link().export("logs", Some(logs.counts())));
+        let metrics = self.metrics.as_ref().map(|metrics| metrics.link.export("metrics", None));
+        spans.into_iter().chain(logs).chain(metrics).collect()
+    }
+
     /// Sends what still waits, as far as the time allows, and says what became of everything. Blocks; not for a task of
     /// an async runtime. Connections that end later are counted as lost.
     pub fn shutdown(&self) -> Report {
         let end = Instant::now() + self.shutdown_timeout;
+        if let Some(metrics) = &self.metrics {
+            metrics.link.end();
+        }
         if let Some(traces) = &self.traces {
             traces.queue.close(end);
         }
@@ -262,13 +275,13 @@ impl Start<'_> {
 
     fn traces(&self, signal: &Signal) -> Result<Traces, OtlpError> {
         let sender = self.sender("traces", signal, method::TRACES)?;
-        let link = Link::new("traces", &signal.endpoint);
+        let link = Link::new("traces", &signal.endpoint, signal.protocol);
         Ok(Traces::start(sender, link, self.settings.queue, self.settings.trace_sample_ratio)?)
     }
 
     fn logs(&self, signal: &Signal) -> Result<Logs, OtlpError> {
         let sender = self.sender("logs", signal, method::LOGS)?;
-        let link = Link::new("logs", &signal.endpoint);
+        let link = Link::new("logs", &signal.endpoint, signal.protocol);
         Ok(Logs::start(sender, link, Arc::clone(&self.clock), self.scope.clone())?)
     }
 
@@ -278,7 +291,7 @@ impl Start<'_> {
         traces: Option<&Arc<Traces>>,
         logs: Option<&Logs>,
     ) -> Result<Metrics, OtlpError> {
-        let exporter = self.builder("metrics", signal).metrics()?;
+        let way = self.builder("metrics", signal).transport(method::METRICS)?;
         let component = |signal: &Option<Signal>, grpc, http| match signal.as_ref().map(|signal| signal.protocol) {
             Some(Protocol::HttpProtobuf) => http,
             Some(Protocol::Grpc) | None => grpc,
@@ -292,8 +305,8 @@ impl Start<'_> {
             held: Mutex::default(),
         };
         Ok(Metrics::start(
-            exporter,
-            Link::new("metrics", &signal.endpoint),
+            way,
+            Link::new("metrics", &signal.endpoint, signal.protocol),
             source,
             self.settings.metrics_interval,
             self.resource.clone(),

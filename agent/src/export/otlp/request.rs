@@ -3,7 +3,7 @@
 //! A request for spans and one for log records have the same shape (`ResourceSpans` and `ResourceLogs`, `ScopeSpans` and
 //! `ScopeLogs`), with the same numbers of fields, so that one envelope is right for both.
 
-use bytes::{BufMut as _, Bytes};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use opentelemetry::InstrumentationScope;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope as ScopeMessage;
 use opentelemetry_proto::tonic::resource::v1::Resource as ResourceMessage;
@@ -36,6 +36,16 @@ mod field {
 pub(super) struct Request(Bytes);
 
 impl Request {
+    /// Of a message that is whole already.
+    pub(super) fn of(message: &impl prost::Message) -> Self {
+        let length = message.encoded_len();
+        let mut buffer = BytesMut::with_capacity(FRAME + length);
+        buffer.put_slice(&frame(false, length));
+        // Cannot lack room: the buffer grows.
+        message.encode_raw(&mut buffer);
+        Self(buffer.freeze())
+    }
+
     /// With gRPC's frame.
     pub(super) fn framed(&self) -> Bytes {
         self.0.clone()

@@ -102,7 +102,7 @@ fn an_endpoint_that_never_comes_costs_no_patience_and_every_loss_is_counted() {
     let spans = report.spans.unwrap();
     assert_eq!((spans.offered, spans.queue_full, spans.shutdown, spans.exported), (210, 110, 100, 0));
     assert_eq!(report.logs.unwrap().shutdown, 1);
-    assert_eq!(report.metrics, Some(false));
+    assert!(report.metrics.unwrap().unwrap_err().starts_with("nobody listens there"));
     otlp.ended([(&normal, End::Closed)]);
     assert_eq!(otlp.stats().spans.unwrap().shutdown, 101, "too late is a loss too");
 }
@@ -164,7 +164,7 @@ fn logs_are_events_and_the_last_metrics_tell_of_all_spans() {
     otlp.logs().unwrap().event("synfin.test", Severity::Warn, "a test".to_owned(), attributes);
     receiver.wait(|inbox| inbox.logs.len() == 2);
     let report = otlp.shutdown();
-    assert_eq!(report.metrics, Some(true));
+    assert_eq!(report.metrics, Some(Ok(())));
 
     let inbox = receiver.inbox.lock().unwrap();
     let names: Vec<_> = inbox.logs.iter().map(|record| record.event_name.as_str()).collect();
@@ -176,6 +176,33 @@ fn logs_are_events_and_the_last_metrics_tell_of_all_spans() {
     let exported = inbox.metrics.iter().find(|metric| metric.name == "otel.sdk.exporter.span.exported").unwrap();
     let text = format!("{:?}", exported.data);
     assert!(text.contains("otlp_grpc_span_exporter") && text.contains("AsInt(2)"), "{text}");
+}
+
+#[test]
+fn totals_that_a_busy_endpoint_sends_away_at_the_end_are_tried_again() {
+    let receiver = Receiver::start();
+    receiver.inbox.lock().unwrap().refusals.push(tonic::Status::unavailable("busy"));
+    let settings = Settings { metrics: Some(receiver.signal()), ..Settings::default() };
+    let otlp = start(&settings);
+    assert_eq!(otlp.shutdown().metrics, Some(Ok(())));
+    let exports = otlp.exports();
+    assert_eq!((exports[0].items, exports[0].sent, &exports[0].failing), ("metrics", 1, &None));
+    assert!(exports[0].error.as_ref().unwrap().0.contains("busy"), "{exports:?}");
+}
+
+#[test]
+fn totals_go_over_http_too() {
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+    use prost::Message as _;
+
+    let (address, requests) = http("200 OK");
+    let url = format!("http://{address}/v1/metrics");
+    let otlp = start(&Settings { metrics: Some(signal(url, Protocol::HttpProtobuf)), ..Settings::default() });
+    assert_eq!(otlp.shutdown().metrics, Some(Ok(())));
+    let requests = requests.lock().unwrap();
+    let request = ExportMetricsServiceRequest::decode(requests[0].1.as_slice()).unwrap();
+    assert_eq!(request.resource_metrics[0].schema_url, resource::SCHEMA_URL);
+    assert!(request.resource_metrics[0].scope_metrics[0].metrics.len() > 10);
 }
 
 #[test]

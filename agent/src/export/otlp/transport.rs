@@ -1,18 +1,8 @@
-//! The ways to an endpoint.
-//!
-//! Spans and log records go as bytes through [`Transport`], which says in types what the endpoint answered. Metrics go
-//! through OpenTelemetry's exporter.
+//! The ways to an endpoint: bytes go through [`Transport`], which says in types what the endpoint answered.
 
-use std::collections::HashMap;
 use std::str::FromStr as _;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
-use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
-use opentelemetry_otlp::{
-    Compression as Codec, MetricExporter, RetryPolicy, WithExportConfig as _, WithHttpConfig as _, WithTonicConfig as _,
-};
-use opentelemetry_sdk::metrics::Temporality;
 use reqwest::Url;
 use tokio::runtime::Handle;
 
@@ -20,7 +10,7 @@ use super::OtlpError;
 use super::priority;
 use super::request::Request;
 use super::worker::{Accepted, Failure, causes};
-use crate::config::{Compression, Protocol, Signal};
+use crate::config::{Protocol, Signal};
 
 mod answer;
 mod grpc;
@@ -53,6 +43,7 @@ impl Transport {
 /// The methods of gRPC.
 pub(super) mod method {
     pub(crate) const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    pub(crate) const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
     pub(crate) const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 }
 
@@ -68,7 +59,7 @@ pub(super) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    /// A way for spans or log records, by this method if it is gRPC.
+    /// A way for the signal, by this method if it is gRPC.
     pub(super) fn transport(&self, method: &'static str) -> Result<Transport, OtlpError> {
         let Signal { endpoint, compression, timeout, .. } = self.signal;
         let (url, headers) = (self.url()?, self.headers()?);
@@ -82,48 +73,6 @@ impl Builder<'_> {
                 .map(Transport::Http)
                 .map_err(|error| self.without_certificates(&error)),
         }
-    }
-
-    /// The exporter of metrics. Totals are cumulative: an outage costs resolution and nothing else.
-    pub(super) fn metrics(&self) -> Result<MetricExporter, OtlpError> {
-        let _guard = self.runtime.map(Handle::enter);
-        let Signal { endpoint, compression, timeout, .. } = self.signal;
-        let builder = MetricExporter::builder().with_temporality(Temporality::Cumulative);
-        let (url, headers) = (self.url()?, self.headers()?);
-        let built = match self.signal.protocol {
-            Protocol::Grpc => {
-                let mut builder = builder
-                    .with_tonic()
-                    .with_endpoint(endpoint)
-                    .with_timeout(*timeout)
-                    .with_metadata(MetadataMap::from_headers(headers))
-                    .with_retry_policy(RetryPolicy::recommended());
-                if *compression == Compression::Gzip {
-                    builder = builder.with_compression(Codec::Gzip);
-                }
-                if url.scheme() == "https" {
-                    builder = builder.with_tls_config(ClientTlsConfig::new().with_enabled_roots());
-                }
-                builder.build()
-            }
-            Protocol::HttpProtobuf => {
-                let client = self
-                    .off_runtime(|| http_protobuf::client(&url, *timeout))?
-                    .map_err(|error| self.without_certificates(&error))?;
-                let mut builder = builder
-                    .with_http()
-                    .with_endpoint(endpoint)
-                    .with_timeout(*timeout)
-                    .with_headers(self.percent_encoded_headers())
-                    .with_http_client(client)
-                    .with_retry_policy(RetryPolicy::recommended());
-                if *compression == Compression::Gzip {
-                    builder = builder.with_compression(Codec::Gzip);
-                }
-                builder.build()
-            }
-        };
-        built.map_err(|error| self.refused(error.to_string()))
     }
 
     /// Runs `make` on a thread of its own: a blocking client must not be made on a thread of a runtime, and who calls
@@ -157,11 +106,6 @@ impl Builder<'_> {
             headers.append(name, value);
         }
         Ok(headers)
-    }
-
-    /// OpenTelemetry's exporter takes the values for percent-encoded, as they are in `OTEL_EXPORTER_OTLP_HEADERS`.
-    fn percent_encoded_headers(&self) -> HashMap<String, String> {
-        self.signal.headers.iter().map(|(name, value)| (name.clone(), value.replace('%', "%25"))).collect()
     }
 
     fn without_certificates(&self, error: &reqwest::Error) -> OtlpError {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::link::Link;
 use super::priority;
 use super::queue::{Item, Queue};
+use super::words::plain;
 
 /// How long things wait for company before they are sent.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -46,7 +47,7 @@ pub(super) enum Failure {
 impl Failure {
     /// There was no answer, because of this.
     pub(super) fn later(error: &dyn Error) -> Self {
-        Self::Retry { why: causes(error), after: None }
+        Self::Retry { why: plain(&causes(error)), after: None }
     }
 }
 
@@ -201,6 +202,10 @@ mod tests {
         Err(Failure::Retry { why: "away".to_owned(), after })
     }
 
+    fn link() -> Link {
+        Link::new("spans", "http://[::1]:1", crate::config::Protocol::Grpc)
+    }
+
     fn start(
         batch: usize,
         fits: usize,
@@ -209,7 +214,7 @@ mod tests {
         let queue = Arc::new(Queue::new(100, batch));
         let accepted = Arc::default();
         let outlet = Scripted { answers, fits, accepted: Arc::clone(&accepted) };
-        spawn("test", Arc::clone(&queue), Arc::new(Link::new("spans", "http://[::1]:1")), outlet).unwrap();
+        spawn("test", Arc::clone(&queue), Arc::new(link()), outlet).unwrap();
         (queue, accepted)
     }
 
@@ -282,7 +287,7 @@ mod tests {
             }
         }
         let queue = Arc::new(Queue::new(10, 1));
-        spawn("test", Arc::clone(&queue), Arc::new(Link::new("spans", "")), Broken).unwrap();
+        spawn("test", Arc::clone(&queue), Arc::new(link()), Broken).unwrap();
         queue.offer([Number(1), Number(2)]);
         let counts = queue.wait_finished(Instant::now() + Duration::from_secs(20));
         assert_eq!((counts.offered, counts.shutdown, counts.waiting), (2, 2, 0));

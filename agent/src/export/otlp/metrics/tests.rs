@@ -65,12 +65,20 @@ fn read(exporter: &InMemoryMetricExporter) -> Read {
     read
 }
 
+impl Way for InMemoryMetricExporter {
+    fn send(&self, metrics: &ResourceMetrics) -> Result<Accepted, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(self.export(metrics)).unwrap();
+        Ok(Accepted::default())
+    }
+}
+
 fn start(board: &Arc<Board>) -> (Metrics, InMemoryMetricExporter) {
     let exporter = InMemoryMetricExporter::default();
     let source = Source { board: Arc::clone(board), spans: None, logs: None, held: Mutex::default() };
     let metrics = Metrics::start(
         exporter.clone(),
-        Link::new("metrics", "memory"),
+        Link::new("metrics", "memory", crate::config::Protocol::Grpc),
         source,
         Duration::from_hours(1),
         Resource::builder_empty().build(),

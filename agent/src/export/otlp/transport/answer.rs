@@ -11,7 +11,7 @@ use super::super::worker::{Accepted, Failure};
 /// Nothing beyond this is read of an answer. What OTLP has to say is a number and a sentence.
 pub(super) const LONGEST: usize = 64 << 10;
 
-/// `ExportTraceServiceResponse` and `ExportLogsServiceResponse`, which differ in names alone.
+/// `ExportTraceServiceResponse`, `ExportMetricsServiceResponse` and `ExportLogsServiceResponse`, which differ in names alone.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Response {
     #[prost(message, optional, tag = "1")]

@@ -21,6 +21,7 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic_types::{RetryInfo, RpcStatusExt as _, pb};
 
 use super::super::request::{FRAME, Request, frame};
+use super::super::words::NOT_GRPC;
 use super::super::worker::Failure;
 use super::{USER_AGENT, answer, gzip};
 use crate::config::Compression;
@@ -111,11 +112,16 @@ async fn call(mut channel: Channel, request: http::Request<Body>) -> Result<Byte
     if let Some(outcome) = status(&head.headers) {
         return outcome.map(|()| Bytes::new());
     }
-    if head.status != StatusCode::OK {
-        return Err(answer::refused(head.status, &head.headers));
+    match head.status {
+        StatusCode::OK => {}
+        // A server of HTTP/2 that has no such page. Others may stand before a gRPC server and mean what they say.
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            return Err(Failure::Rejected(format!("{NOT_GRPC} (HTTP status {})", head.status)));
+        }
+        _ => return Err(answer::refused(head.status, &head.headers)),
     }
     if !head.headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
-        return Err(Failure::Rejected("the endpoint does not answer in gRPC".to_owned()));
+        return Err(Failure::Rejected(NOT_GRPC.to_owned()));
     }
     let mut received = Vec::new();
     while let Some(frame) = body.frame().await {

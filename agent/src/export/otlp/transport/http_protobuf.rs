@@ -60,7 +60,7 @@ impl Http {
 }
 
 /// A client that reaches `url`. Must be called on a thread that no runtime drives.
-pub(super) fn client(url: &Url, timeout: Duration) -> Result<Client, reqwest::Error> {
+fn client(url: &Url, timeout: Duration) -> Result<Client, reqwest::Error> {
     let mut client = Client::builder().timeout(timeout).user_agent(USER_AGENT).redirect(redirects());
     if url.scheme() == "http" {
         // Otherwise the client looks for the system's certificates, and fails in a container that has none.

@@ -1,4 +1,4 @@
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use super::super::receiver::{Receiver, answering, http, raw_grpc, signal};
 use super::super::request::Requests;
 use super::*;
+use crate::config::Compression;
 
 /// Sends one span.
 fn send(signal: &Signal) -> Result<Accepted, Failure> {
@@ -191,6 +192,50 @@ fn what_a_grpc_endpoint_says_with_its_ok_is_read_as_far_as_it_makes_sense() {
 }
 
 #[test]
+fn an_endpoint_of_the_other_protocol_is_told_as_such() {
+    let why = |result: Result<Accepted, Failure>| match result {
+        Err(Failure::Retry { why, .. } | Failure::Rejected(why)) => why,
+        Ok(_) => panic!("it was taken"),
+    };
+    // What servers of HTTP/1 say to the preface of HTTP/2: some with a head, some without.
+    for answer in ["HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n", "<!DOCTYPE HTML>\n<html lang=\"en\">\n"] {
+        let (address, _) = answering(answer.as_bytes().to_vec());
+        let mut said = String::new();
+        // The end of the connection may overtake the answer; then only the next attempts tell.
+        for _ in 0..20 {
+            said = why(send(&signal(format!("http://{address}"), Protocol::Grpc)));
+            assert!(said.contains("http/protobuf"), "{said}");
+            if said.starts_with("the endpoint answers, but not in gRPC: try --otlp-protocol http/protobuf") {
+                break;
+            }
+        }
+        assert!(said.contains("not in gRPC"), "{said}");
+    }
+    let page = raw_grpc(&[("content-type", "text/html".to_owned())], Some(b"<html>".to_vec()), &[]);
+    let said = why(send(&signal(format!("http://{page}"), Protocol::Grpc)));
+    assert!(said.contains("not in gRPC"), "{said}");
+
+    let receiver = Receiver::start();
+    let said = why(send(&signal(format!("http://{}/v1/traces", receiver.address), Protocol::HttpProtobuf)));
+    assert!(said.starts_with("the endpoint answers, but not in HTTP/1; it may speak gRPC: try --otlp-"), "{said}");
+
+    // As servers without TLS do at a greeting in TLS.
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = plain.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in plain.incoming() {
+            let mut stream = stream.unwrap();
+            _ = stream.read(&mut [0; 65_536]).unwrap();
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").unwrap();
+        }
+    });
+    for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
+        let said = why(send(&signal(format!("https://{address}"), protocol)));
+        assert!(said.starts_with("the endpoint answers, but not in TLS: try http://"), "{said}");
+    }
+}
+
+#[test]
 fn gzip_arrives_by_both_protocols() {
     let (address, requests) = http("200 OK");
     let mut over_http = signal(format!("http://{address}/v1/traces"), Protocol::HttpProtobuf);
@@ -281,7 +326,6 @@ fn https_can_be_set_up_for_both_protocols() {
         let signal = signal(format!("https://{gone}"), protocol);
         let builder = Builder { name: "traces", signal: &signal, runtime: Some(runtime.handle()) };
         builder.transport(method::TRACES).unwrap();
-        builder.metrics().unwrap();
         assert!(!is_final(&send(&signal)), "{protocol:?}");
     }
 }
