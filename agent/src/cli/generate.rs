@@ -107,8 +107,8 @@ fn synopsis(command: &Command) -> String {
     let mut words = vec![command.get_bin_name().unwrap_or(command.get_name()).to_owned()];
     for argument in command.get_arguments().filter(|argument| !argument.is_hide_set()) {
         let names = argument.get_value_names().unwrap_or_default();
-        let value: String = names.iter().map(|name| format!(" <{name}>")).collect();
-        let value = if argument.get_action().takes_values() { value } else { String::new() };
+        let takes = argument.get_action().takes_values();
+        let value = if takes && !names.is_empty() { format!(" <{}>", names.join("> <")) } else { String::new() };
         let flag = match (argument.get_short(), argument.get_long()) {
             (Some(short), Some(long)) => format!("-{short}|--{long}"),
             (Some(short), None) => format!("-{short}"),

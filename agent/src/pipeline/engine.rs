@@ -116,7 +116,9 @@ impl Engine {
 
     /// How things stand before the first step.
     pub(super) fn first_status(&self) -> Status {
-        self.status(self.clock.monotonic_ns(), self.kernel.probes(), Vec::new())
+        let status = self.status(self.clock.monotonic_ns(), self.kernel.probes(), Vec::new());
+        // The thread that asks now is not the one that will drain.
+        Status { drain_cpu: Duration::ZERO, ..status }
     }
 
     /// Reads what is in the ring, up to a budget, and ticks when a second has passed. Answers whether there is more to

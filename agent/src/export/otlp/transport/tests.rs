@@ -225,7 +225,7 @@ fn an_endpoint_of_the_other_protocol_is_told_as_such() {
     std::thread::spawn(move || {
         for stream in plain.incoming() {
             let mut stream = stream.unwrap();
-            _ = stream.read(&mut [0; 65_536]).unwrap();
+            _ = stream.read(&mut [0; 4_096]).unwrap();
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n").unwrap();
         }
     });
