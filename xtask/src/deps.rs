@@ -91,7 +91,7 @@ const ROOMS: &[Room] = &[
         Rule { module: "ring",       never: BORDER_NEVER,   knows: Only(&["decode", "event"]) },
         Rule { module: "merge",      never: BORDER_NEVER,   knows: Only(&["lanes", "ring"]) },
         // The core.
-        Rule { module: "ledger",     never: CORE_NEVER,     knows: Only(&["clock", "event"]) },
+        Rule { module: "ledger",     never: CORE_NEVER,     knows: Only(&["census", "clock", "event"]) },
         Rule { module: "tally",      never: CORE_NEVER,     knows: Only(&["event"]) },
         Rule { module: "status",     never: CORE_NEVER,     knows: Only(&["event", "health", "ledger"]) },
         Rule { module: "loss",       never: CORE_NEVER,     knows: Only(&["event", "health", "probes", "ring", "status"]) },

@@ -82,7 +82,7 @@ pub(super) fn note(connection: &mut Connection, event: &Transition) {
 }
 
 /// Who sent the first FIN of a connection that is, or was, in this state.
-const fn closer(state: State) -> Option<Side> {
+pub(super) const fn closer(state: State) -> Option<Side> {
     match state {
         State::FinWait1 | State::FinWait2 | State::Closing | State::TimeWait => Some(Side::Local),
         State::CloseWait | State::LastAck => Some(Side::Peer),

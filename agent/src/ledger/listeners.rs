@@ -66,6 +66,16 @@ impl Listeners {
         row.open += connections;
     }
 
+    /// A connection of it is older than the ledger: it was accepted before anybody counted.
+    pub(super) fn adopted(&mut self, netns: u32, port: u16) {
+        self.row(netns, port).open += 1;
+    }
+
+    /// Whether something listens there, or has listened.
+    pub(super) fn knows(&self, netns: u32, port: u16) -> bool {
+        self.0.contains_key(&(netns, port))
+    }
+
     /// An accepted connection left the ledger.
     pub(super) fn ended(&mut self, netns: u32, port: u16) {
         let row = self.row(netns, port);

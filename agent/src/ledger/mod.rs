@@ -13,6 +13,7 @@ mod connection;
 mod course;
 mod end;
 mod listeners;
+mod reconcile;
 mod table;
 mod totals;
 
@@ -24,6 +25,8 @@ pub use connection::{Connection, End, Role, Side, seconds};
 use course::{begin, continues, learn, note};
 use listeners::Listeners;
 pub use listeners::{LISTENERS, Listener};
+use reconcile::Comparison;
+pub use reconcile::{Corrections, Owners};
 use table::{Slot, Table};
 pub use totals::Totals;
 
@@ -74,6 +77,11 @@ pub struct Ledger {
     totals: Totals,
     tracked: [u64; State::LIMIT],
     listeners: Listeners,
+    comparison: Option<Comparison>,
+    /// Comparisons begun.
+    generation: u32,
+    /// When the last complete comparison began.
+    compared_ns: u64,
 }
 
 impl Ledger {
@@ -87,6 +95,9 @@ impl Ledger {
             totals: Totals::default(),
             tracked: [0; State::LIMIT],
             listeners: Listeners::default(),
+            comparison: None,
+            generation: 0,
+            compared_ns: 0,
         }
     }
 
@@ -343,6 +354,9 @@ impl Ledger {
         if !self.embryos.is_empty()
             && let Some(embryo) = self.embryos.remove(&sock)
         {
+            if let Some(comparison) = &mut self.comparison {
+                comparison.note_gone(&embryo.ends);
+            }
             self.tracked[embryo.state.index()] -= 1;
             self.totals.missed_closes += 1;
             self.push_ended(&embryo, End::Lost);
@@ -445,6 +459,9 @@ impl Ledger {
 
     fn finish(&mut self, slot: Slot, end: Option<End>) {
         let connection = self.table.remove(slot);
+        if let Some(comparison) = &mut self.comparison {
+            comparison.note_gone(&connection.ends);
+        }
         self.tracked[connection.state.index()] -= 1;
         let end = end.unwrap_or_else(|| end::classify(&connection));
         self.push_ended(&connection, end);

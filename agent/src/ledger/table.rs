@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 
 use super::connection::Connection;
+use super::reconcile::Sighting;
 use crate::event::Ends;
 
 /// No slot.
@@ -18,6 +19,7 @@ struct Entry {
     /// Neighbours in the order of use; `older` also links free entries.
     newer: u32,
     older: u32,
+    sighting: Sighting,
 }
 
 /// What a socket is known by: its cookie, or its address while it has none. Nothing is both, because cookies are counted
@@ -26,7 +28,7 @@ pub(super) const fn key(ends: &Ends) -> u64 {
     if ends.cookie == 0 { address(ends.sock) } else { ends.cookie }
 }
 
-const fn address(sock: u64) -> u64 {
+pub(super) const fn address(sock: u64) -> u64 {
     sock | 1 << 63
 }
 
@@ -93,6 +95,19 @@ impl Table {
         self.addressed -= 1;
     }
 
+    /// Every connection's place, in no order.
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.index.values().copied().map(Slot)
+    }
+
+    pub(super) fn sighting(&self, slot: Slot) -> Sighting {
+        self.entries[slot.0 as usize].sighting
+    }
+
+    pub(super) fn sighting_mut(&mut self, slot: Slot) -> &mut Sighting {
+        &mut self.entries[slot.0 as usize].sighting
+    }
+
     pub(super) fn get(&self, slot: Slot) -> &Connection {
         &self.entries[slot.0 as usize].connection
     }
@@ -104,7 +119,7 @@ impl Table {
     /// Adds a connection on a socket that must not be there. The caller has made room.
     pub(super) fn insert(&mut self, connection: &Connection) -> Slot {
         self.addressed += usize::from(connection.ends.cookie == 0);
-        let entry = Entry { connection: *connection, newer: NIL, older: NIL };
+        let entry = Entry { connection: *connection, newer: NIL, older: NIL, sighting: Sighting::default() };
         let at = if self.free == NIL {
             self.entries.push(entry);
             // The limit is far below 2^32 (config), so that the position fits.

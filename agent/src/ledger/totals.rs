@@ -34,6 +34,10 @@ pub struct Totals {
     pub resets_without_socket: BTreeMap<u32, u64>,
     /// Events of a connection whose beginning was not seen: it is older than the agent, or its birth was lost.
     pub unknown_connections: u64,
+    /// Connections that a census found and no event had told of: older than the agent, or their events were lost.
+    pub adopted: u64,
+    /// Connections that a census found in another state than the ledger believed: a transition was lost.
+    pub stale_states: u64,
     /// Connections (and listeners) whose socket is gone or reused although no close was seen.
     pub missed_closes: u64,
     /// Transitions whose old state is not the one in the ledger: an earlier one was lost.

@@ -9,6 +9,7 @@ mod handshake;
 mod life;
 mod loss;
 mod property;
+mod reconcile;
 mod scenarios;
 mod script;
 mod stage;

@@ -108,7 +108,7 @@ impl Stage {
     }
 
     /// What holds at every moment.
-    fn check(&mut self) {
+    pub(super) fn check(&mut self) {
         self.ledger.take_ended(&mut self.ended);
         let totals = self.ledger.totals();
         let tracked = self.ledger.tracked();
@@ -118,7 +118,7 @@ impl Stage {
         // Every connection that was begun has ended once or is there.
         assert_eq!(totals.opened[Role::Client.index()], transitions(totals, State::Closed, State::SynSent));
         assert!(totals.opened[Role::Server.index()] >= transitions(totals, State::Listen, State::SynReceived));
-        let begun: u64 = totals.opened.iter().sum::<u64>() + totals.unknown_connections;
+        let begun: u64 = totals.opened.iter().sum::<u64>() + totals.unknown_connections + totals.adopted;
         assert_eq!(begun, totals.ended.iter().sum::<u64>() + live, "begun = ended + tracked\n{totals:?}\n{tracked:?}");
         for end in End::ALL {
             let count = self.ended.iter().filter(|ended| ended.end == end).count() as u64;
@@ -134,13 +134,12 @@ impl Stage {
         assert_eq!(totals.ended[End::Folded.index()], totals.folded);
         assert_eq!(totals.time_wait.iter().sum::<u64>(), totals.ended[End::TimeWait.index()]);
 
-        let servers = self.ended.iter().filter(|ended| ended.connection.role == Some(Role::Server)).count() as u64;
         let rows = self.ledger.listeners();
         let accepted = totals.opened[Role::Server.index()];
         assert_eq!(rows.iter().map(|row| row.opened).sum::<u64>(), accepted);
-        let is_closed = |connection: &&Connection| connection.role == Some(Role::Server) && connection.is_closed();
-        let closed = self.ledger.table.all().filter(is_closed).count() as u64;
-        assert_eq!(rows.iter().map(|row| row.open).sum::<u64>(), accepted - servers - closed, "{rows:?}");
+        let is_open = |connection: &&Connection| connection.role == Some(Role::Server) && !connection.is_closed();
+        let open = self.ledger.table.all().filter(is_open).count() + self.ledger.embryos.len();
+        assert_eq!(rows.iter().map(|row| row.open).sum::<u64>(), open as u64, "{rows:?}");
     }
 }
 

@@ -1,0 +1,286 @@
+//! Comparisons with listings of the kernel's sockets.
+
+use hashbrown::HashMap;
+use proptest::prelude::*;
+
+use super::loss::{closed_by_peer, closing};
+use super::property::{choices, lives};
+use super::scenarios::{accepted, opened};
+use super::script::{AT_ONCE, Life, NETNS, PORT, SECOND, task};
+use super::stage::Stage;
+use crate::census::{Form, Socket};
+use crate::event::State::{CloseWait, Closed, Established, FinWait1, LastAck, Listen, SynReceived};
+use crate::event::{Ends, Event, State};
+use crate::ledger::{Corrections, End, Role, Side};
+
+/// A socket of a model, as a listing shows it.
+fn socket(ends: Ends, state: State, time_ns: u64) -> Socket {
+    Socket {
+        time_ns,
+        ends,
+        state,
+        form: Form::Full,
+        cgroup: 5,
+        inode: ends.cookie + 1000,
+        uid: 0,
+        receive_queue: 0,
+        send_queue: 0,
+        timer: None,
+        unanswered: 0,
+        sent_ago_ns: Some(SECOND),
+        received_ago_ns: Some(SECOND / 2),
+        measures: None,
+    }
+}
+
+/// The ends and the state that the kernel has, whatever the ledger was told.
+type Truth = Vec<(Ends, State)>;
+
+impl Stage {
+    /// One listing of what there is, in the moment.
+    fn census(&mut self, truth: &[(Ends, State)]) -> Corrections {
+        self.now_ns += SECOND;
+        self.ledger.begin_comparison(self.now_ns);
+        self.pass(AT_ONCE);
+        let owners = HashMap::new();
+        for (ends, state) in truth {
+            self.ledger.compare(&socket(*ends, *state, self.now_ns), &owners);
+            self.check();
+        }
+        let corrections = self.ledger.end_comparison(&[NETNS]);
+        self.check();
+        corrections
+    }
+}
+
+fn ends(life: &Life) -> Ends {
+    let of = |event: &Event| match event {
+        Event::Transition(event) => Some(event.ends),
+        _ => None,
+    };
+    let mut ends = life.steps.iter().rev().find_map(|step| of(&step.event)).expect("a transition");
+    (ends.cookie, ends.sock) = (life.cookie, life.sock());
+    ends
+}
+
+#[test]
+fn sockets_older_than_the_agent_are_adopted_and_go_on() {
+    let mut stage = Stage::new(10);
+    let (mut server, client, listener) =
+        (closed_by_peer(accepted(2)), closing(opened(4)), Life::listener(6).call(Listen));
+    let truth = [(ends(&listener), Listen), (ends(&server), Established), (ends(&client), Established)];
+    let corrections = stage.census(&truth);
+    assert_eq!(corrections, Corrections { adopted: 3, ..Corrections::default() });
+    assert_eq!((stage.tracked(Listen), stage.tracked(Established)), (1, 2));
+    assert_eq!(stage.ledger.totals().adopted, 2, "a listener is no connection");
+    assert_eq!(stage.ledger.listeners()[0].open, 1);
+    let slot = stage.ledger.table.find(server.cookie).expect("adopted");
+    let adopted = *stage.ledger.table.get(slot);
+    assert_eq!((adopted.role, adopted.birth_seen, adopted.cgroup), (Some(Role::Server), false, 5));
+    assert_eq!(stage.now_ns - adopted.first_ns, SECOND, "it sent something a second ago");
+    // The events that come now find it.
+    server.steps.retain(
+        |step| matches!(&step.event, Event::Transition(event) if event.old != Listen && event.new != Established),
+    );
+    let cookie = server.cookie;
+    stage.play(server);
+    stage.settle();
+    assert_eq!(stage.only(cookie).end, End::Closed);
+    assert_eq!(stage.ledger.totals().unknown_connections, 0);
+    assert_eq!(stage.ledger.listeners()[0].open, 0);
+}
+
+#[test]
+fn holders_are_taken_over() {
+    let mut stage = Stage::new(10);
+    let life = opened(2);
+    stage.ledger.begin_comparison(stage.now_ns);
+    let listed = socket(ends(&life), Established, stage.now_ns);
+    stage.ledger.compare(&listed, &HashMap::from([(listed.inode, task(99))]));
+    let slot = stage.ledger.table.find(life.cookie).expect("adopted");
+    assert_eq!(stage.ledger.table.get(slot).owner, Some(task(99)));
+}
+
+#[test]
+fn a_second_listing_changes_nothing() {
+    let mut stage = Stage::new(10);
+    let truth = [(ends(&opened(2)), Established), (ends(&opened(4)), CloseWait)];
+    assert_eq!(stage.census(&truth).adopted, 2);
+    assert_eq!(stage.census(&truth), Corrections::default());
+}
+
+#[test]
+fn a_lost_transition_is_put_right() {
+    let mut stage = Stage::new(10);
+    let mut life = accepted(2).fin().softirq(CloseWait);
+    life.steps.pop_back();
+    let ends = ends(&life);
+    stage.play(life);
+    let corrections = stage.census(&[(ends, CloseWait)]);
+    assert_eq!(corrections, Corrections { stale: 1, ..Corrections::default() });
+    assert_eq!((stage.tracked(Established), stage.tracked(CloseWait)), (0, 1));
+    let slot = stage.ledger.table.find(ends.cookie).expect("still there");
+    assert_eq!(stage.ledger.table.get(slot).closed_first, Some(Side::Peer));
+    assert_eq!(stage.ledger.totals().stale_states, 1);
+}
+
+#[test]
+fn a_socket_that_is_gone_is_closed_by_the_second_listing() {
+    let mut stage = Stage::new(10);
+    let life = opened(2);
+    let cookie = life.cookie;
+    stage.play(life);
+    assert_eq!(stage.census(&[]), Corrections { suspects: 1, ..Corrections::default() });
+    assert_eq!(stage.tracked(Established), 1, "one listing may have skipped it");
+    assert_eq!(stage.census(&[]), Corrections { missed_closes: 1, ..Corrections::default() });
+    assert_eq!(stage.only(cookie).end, End::Lost);
+    assert!(stage.ledger.is_empty());
+}
+
+#[test]
+fn a_suspect_that_is_met_again_is_none() {
+    let mut stage = Stage::new(10);
+    let life = opened(2);
+    let ends = ends(&life);
+    stage.play(life);
+    for _ in 0..3 {
+        assert_eq!(stage.census(&[]).suspects, 1);
+        assert_eq!(stage.census(&[(ends, Established)]), Corrections::default());
+    }
+}
+
+#[test]
+fn what_was_not_walked_stays() {
+    let mut stage = Stage::new(10);
+    stage.play(opened(2));
+    for _ in 0..3 {
+        stage.now_ns += SECOND;
+        stage.ledger.begin_comparison(stage.now_ns);
+        assert_eq!(stage.ledger.end_comparison(&[NETNS + 1]), Corrections::default());
+    }
+    assert_eq!(stage.tracked(Established), 1);
+}
+
+#[test]
+fn events_after_the_look_win() {
+    let mut stage = Stage::new(10);
+    let mut life = opened(2).call(FinWait1);
+    let ends = ends(&life);
+    stage.play_to(&mut life, Established);
+    stage.now_ns += SECOND;
+    stage.ledger.begin_comparison(stage.now_ns);
+    let seen = socket(ends, Established, stage.now_ns);
+    stage.step(&mut life);
+    stage.ledger.compare(&seen, &HashMap::new());
+    assert_eq!(stage.ledger.end_comparison(&[NETNS]), Corrections::default());
+    assert_eq!(stage.tracked(FinWait1), 1);
+}
+
+#[test]
+fn a_connection_that_ended_after_the_look_is_not_adopted() {
+    for cookies in [true, false] {
+        let mut stage = Stage::new(10);
+        let mut life = closing(opened(2));
+        let mut listed = ends(&life);
+        if !cookies {
+            listed.cookie = 0; // nobody had asked for one at that moment
+        }
+        stage.play_to(&mut life, Established);
+        stage.now_ns += SECOND;
+        stage.ledger.begin_comparison(stage.now_ns);
+        let seen = socket(listed, Established, stage.now_ns);
+        stage.play(life);
+        stage.pass(SECOND);
+        assert!(stage.ledger.is_empty());
+        stage.ledger.compare(&seen, &HashMap::new());
+        assert_eq!(stage.ledger.end_comparison(&[NETNS]), Corrections::default());
+        assert!(stage.ledger.is_empty());
+    }
+}
+
+#[test]
+fn a_socket_with_a_new_connection_has_two() {
+    let mut stage = Stage::new(10);
+    let mut life = closing(opened(2));
+    let ends = ends(&life);
+    stage.play_to(&mut life, FinWait1);
+    // Its close and the next connect were lost.
+    assert_eq!(stage.census(&[(ends, Established)]).adopted, 1);
+    assert_eq!(stage.only(ends.cookie).end, End::Lost);
+    assert_eq!(stage.tracked(Established), 1);
+}
+
+#[test]
+fn a_child_whose_handshake_was_lost_is_no_second_one() {
+    let mut stage = Stage::new(10);
+    let mut life = accepted(2);
+    let ends = ends(&life);
+    stage.play_to(&mut life, SynReceived);
+    assert_eq!(stage.census(&[(ends, Established)]), Corrections { stale: 1, ..Corrections::default() });
+    assert_eq!((stage.tracked(SynReceived), stage.tracked(Established)), (0, 1));
+    assert_eq!(stage.ledger.totals().opened[Role::Server.index()], 1);
+}
+
+/// Plays each life up to some point, with losses. Answers what the kernel has then.
+fn play_in_part(stage: &mut Stage, lives: Vec<Life>, choices: &[(u8, bool)]) -> Truth {
+    let mut choices = choices.iter().copied().cycle();
+    let mut truth = Truth::new();
+    for mut life in lives {
+        let until = usize::from(choices.next().unwrap_or_default().0) % (life.steps.len() + 1);
+        let mut now: Option<(Ends, State)> = None;
+        for at in 0..until {
+            let Some(step) = life.steps.pop_front() else { break };
+            stage.now_ns += step.after_ns;
+            let event = step.at(stage.now_ns, life.sock());
+            match &event {
+                Event::Transition(event) => {
+                    let known = now.map_or(event.ends, |(ends, _)| ends);
+                    let mut ends = event.ends;
+                    // What a record does not say, the socket knows.
+                    (ends.cookie, ends.sock) = (life.cookie, life.sock());
+                    if ends.local_port == 0 {
+                        ends.local_port = known.local_port;
+                    }
+                    now = Some((ends, event.new));
+                }
+                Event::Destroy(_) => now = None,
+                _ => {}
+            }
+            if !choices.next().unwrap_or_default().1 || at == usize::MAX {
+                stage.apply(&event);
+            }
+        }
+        truth.extend(now.filter(|(_, state)| *state != Closed));
+    }
+    // Listeners come first in every listing.
+    truth.sort_by_key(|(_, state)| *state != Listen);
+    truth
+}
+
+proptest! {
+    /// Whatever was lost: after two listings the ledger has exactly the sockets that there are, each in its state.
+    #[test]
+    fn any_loss_heals(lives in lives(8), choices in choices(0.3)) {
+        let mut stage = Stage::new(1000);
+        let truth = play_in_part(&mut stage, lives, &choices);
+        stage.pass(SECOND);
+        stage.census(&truth);
+        stage.census(&truth);
+        let mut expected = [0; State::LIMIT];
+        for (_, state) in &truth {
+            expected[state.index()] += 1;
+        }
+        prop_assert_eq!(stage.ledger.tracked(), &expected);
+        for (ends, state) in &truth {
+            let slot = stage.ledger.table.find(ends.cookie);
+            prop_assert_eq!(slot.map(|slot| stage.ledger.table.get(slot).state), Some(*state));
+        }
+        prop_assert_eq!(stage.census(&truth), Corrections::default(), "a third one finds nothing");
+    }
+}
+
+#[test]
+fn ports_of_the_model_are_listened_on() {
+    assert_eq!(ends(&accepted(2)).local_port, PORT);
+    assert_eq!(ends(&accepted(2).softirq(LastAck)).local_port, PORT);
+}
