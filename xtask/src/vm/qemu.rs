@@ -25,6 +25,8 @@ const MEMORY_MIB: &str = "1024";
 pub(super) struct Machine<'a> {
     pub(super) image: &'a Path,
     pub(super) initramfs: &'a Path,
+    /// More words on the kernel's command line.
+    pub(super) parameters: &'a str,
     /// Where what the kernel says is kept.
     pub(super) console: &'a Path,
 }
@@ -40,7 +42,8 @@ impl Machine<'_> {
         // Without cmpxchg16b: after it, TCG of QEMU 7.2 now and then lets a kernel die of a double fault in __kmalloc.
         qemu.args(["-cpu", "qemu64,-cx16"]);
         // A kernel that panics restarts (panic=-1), and a machine that restarts ends.
-        qemu.args(["-no-reboot", "-append", "console=ttyS0 loglevel=5 panic=-1", "-kernel"]).arg(self.image);
+        let parameters = format!("console=ttyS0 loglevel=5 panic=-1 {}", self.parameters);
+        qemu.args(["-no-reboot", "-append", parameters.trim_end(), "-kernel"]).arg(self.image);
         qemu.arg("-initrd").arg(self.initramfs);
         // The first serial line is the kernel's, the second synfin-vm-init's.
         qemu.arg("-serial").arg(format!("file:{}", self.console.display())).args(["-serial", "stdio"]);
