@@ -4,6 +4,7 @@ mod boots;
 mod deb;
 mod document;
 mod features;
+mod guard;
 mod index;
 mod initramfs;
 mod kernels;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use super::guard;
 use super::reports::Reports;
 use crate::cmd;
 
@@ -54,6 +55,7 @@ impl Machine<'_> {
     pub(super) fn run(&self, show: &dyn Fn(&str)) -> Result<Reports> {
         let mut command = self.command();
         let shown = cmd::show(&command);
+        guard::tie(&mut command);
         let mut qemu = command.stdout(Stdio::piped()).spawn().with_context(|| format!("`{shown}` does not start"))?;
         let stdout = qemu.stdout.take().context("stdout is piped")?;
         let (sender, lines) = channel();
