@@ -6,6 +6,7 @@ use core::ptr;
 
 use synfin_common::lane::{Lane, SLOT};
 
+use crate::atomic;
 use crate::maps::{LANES, SLOTS, knob};
 
 /// A slot that nobody else writes until it is committed. No `Option` around it: LLVM would leave fields of the missing
@@ -79,12 +80,8 @@ fn leave(lane: *mut Lane) {
     add_writers(lane, u64::MAX);
 }
 
-/// Adds in one step, so that an interrupt cannot come between. In assembly because the target has no `fetch_add`, and
-/// because the instruction that answers the old value, which a compiler might choose, is not there before 5.12.
 #[inline(always)]
 fn add_writers(lane: *mut Lane, value: u64) {
     // SAFETY: `writers` is an aligned word of a live map, shared with nobody but programs on this CPU.
-    unsafe {
-        asm!("lock *(u64 *)({writers} + 0) += {value}", writers = in(reg) &raw mut (*lane).writers, value = in(reg) value);
-    }
+    unsafe { atomic::add(&raw mut (*lane).writers, value) };
 }

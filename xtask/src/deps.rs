@@ -59,8 +59,9 @@ const ROOMS: &[Room] = &[
         Rule { module: "rung",       never: &[],            knows: Only(&["field", "read", "record"]) },
         Rule { module: "sock",       never: &[],            knows: Only(&["field", "maps", "read", "record", "rung"]) },
         Rule { module: "admit",      never: &[],            knows: Only(&["maps", "rung", "sock"]) },
-        Rule { module: "lane",       never: &[],            knows: Only(&["maps"]) },
-        Rule { module: "emit",       never: &[],            knows: Only(&["lane", "maps"]) },
+        Rule { module: "atomic",     never: &[],            knows: Only(&[]) },
+        Rule { module: "lane",       never: &[],            knows: Only(&["atomic", "maps"]) },
+        Rule { module: "emit",       never: &[],            knows: Only(&["atomic", "lane", "maps"]) },
         Rule { module: "probes",     never: &[],            knows: Only(&["admit", "emit", "maps", "record", "rung", "sock"]) },
     ] },
     Room { sources: "agent/src", rules: &[
