@@ -13,6 +13,7 @@ use synfin_tests::{
 };
 
 const WATCH: &[&str] = &["watch", "--json", "--duration", "100ms"];
+const DOCTOR: &[&str] = &["doctor", "--json"];
 const KIB: u64 = 1024;
 /// What distributions give a user, and less than synfin needs.
 const CUSTOMARY: u64 = 64 * KIB;
@@ -40,7 +41,10 @@ fn capabilities() -> Result<()> {
             let ended = confined(arguments, |command| confine::without(command, &[CAP_SYS_ADMIN, missing]))?;
             ended.expect(77)?;
             let text = said(&ended);
-            assert!(text.contains(&format!("{name} not in effect")) && text.contains("setcap"), "{arguments:?}: {text}");
+            assert!(
+                text.contains(&format!("{name} not in effect")) && text.contains("setcap"),
+                "{arguments:?}: {text}"
+            );
         }
     }
     confined(WATCH, two_capabilities)?.expect(0)
@@ -122,7 +126,8 @@ fn memlock_is_raised_where_it_counts() -> Result<()> {
         let mut synfin = Synfin::spawn(command)?;
         synfin.await_stdout("the start line", |line| line.contains(r#""type":"start""#))?;
         let limits = fs::read_to_string(format!("/proc/{}/limits", synfin.pid()))?;
-        let line = limits.lines().find_map(|line| line.strip_prefix("Max locked memory")).context("Max locked memory")?;
+        let line =
+            limits.lines().find_map(|line| line.strip_prefix("Max locked memory")).context("Max locked memory")?;
         let current = line.split_whitespace().next().context("a limit")?.to_owned();
         synfin.signal(nix::sys::signal::Signal::SIGINT)?;
         synfin.wait()?.expect(0)?;
@@ -164,7 +169,6 @@ fn any_memlock_is_raised() -> Result<()> {
         }
         return Ok(());
     }
-    const DOCTOR: &[&str] = &["doctor", "--json"];
     // What it needs, found by halving.
     let (mut too_low, mut enough) = (0, 256 * 1024 * KIB);
     ensure!(with_memlock(DOCTOR, enough, false)?.code()? == 0, "256 MiB are not enough");

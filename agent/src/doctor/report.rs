@@ -163,7 +163,8 @@ fn system_checks(system: &System, health: Health) -> Vec<Check> {
         },
         match lockdown.as_deref() {
             Some(lockdown::CONFIDENTIALITY) => {
-                let detail = "confidentiality: no program may read the kernel's memory by a helper, and tracefs is closed";
+                let detail =
+                    "confidentiality: no program may read the kernel's memory by a helper, and tracefs is closed";
                 // What `tp_btf` reads without a helper is still to be had.
                 let judge = if health == Health::Failed { fail } else { warn };
                 judge("lockdown", detail, lockdown::REMEDY)

@@ -76,7 +76,10 @@ fn kernels(outcomes: &[Outcome]) -> String {
                 (reports.release.clone().unwrap_or_default(), result)
             }
         };
-        row(&mut table, [outcome.kernel.name.to_owned(), release, outcome.kernel.suite.to_owned(), boot(outcome), result]);
+        row(
+            &mut table,
+            [outcome.kernel.name.to_owned(), release, outcome.kernel.suite.to_owned(), boot(outcome), result],
+        );
     }
     table
 }

@@ -73,12 +73,14 @@ mod tests {
 
     #[test]
     fn only_a_lower_rung_is_forced() {
-        let top = Pass { name: "tp_btf", max_rung: None, doctor: &[0], programs: &[&["refusals", "--include-ignored"]] };
+        let top =
+            Pass { name: "tp_btf", max_rung: None, doctor: &[0], programs: &[&["refusals", "--include-ignored"]] };
         let top = top.plan();
         assert_eq!(top["environment"].get("SYNFIN_TEST_MAX_RUNG"), None);
         assert_eq!(top["doctor"], json!([]));
         assert_eq!(top["programs"], json!([["/test/deps/refusals", "--include-ignored", "--test-threads=1"]]));
-        let lower = Pass { name: "low", max_rung: Some("tracepoint"), doctor: &[0], programs: &[&["transitions"]] }.plan();
+        let lower =
+            Pass { name: "low", max_rung: Some("tracepoint"), doctor: &[0], programs: &[&["transitions"]] }.plan();
         assert_eq!(lower["environment"]["SYNFIN_TEST_MAX_RUNG"], "tracepoint");
         assert_eq!(lower["doctor"], json!(["--max-rung", "tracepoint"]));
         assert_eq!(lower["programs"][0], json!(["/test/deps/transitions", "--test-threads=1"]));
