@@ -3,7 +3,7 @@
 
 use std::{io, os::unix::process::CommandExt as _, process::Command};
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Numbers of linux/capability.h.
 pub const CAP_SYS_ADMIN: u32 = 21;
@@ -47,7 +47,14 @@ fn take(command: &mut Command, taken: impl Fn(u32) -> bool + Send + Sync + 'stat
 
 /// Gives the child this RLIMIT_MEMLOCK, in bytes: the limit itself and how high it may be raised without a capability.
 pub fn memlock(command: &mut Command, current: u64, maximum: u64) {
-    let limit = move || setrlimit(Resource::RLIMIT_MEMLOCK, current, maximum).map_err(io::Error::from);
-    // SAFETY: `limit` makes one system call and allocates nothing.
+    const MEMLOCK: Resource = Resource::RLIMIT_MEMLOCK;
+    let limit = move || {
+        let (_, highest) = getrlimit(MEMLOCK)?;
+        // Some containers' root may not raise its own.
+        setrlimit(MEMLOCK, current, maximum)
+            .or_else(|_no_right| setrlimit(MEMLOCK, current.min(highest), maximum.min(highest)))
+            .map_err(io::Error::from)
+    };
+    // SAFETY: `limit` makes system calls and allocates nothing.
     unsafe { command.pre_exec(limit) };
 }
