@@ -5,6 +5,7 @@ use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ringbuf_reserve
 use synfin_common::event::{Header, WIRE_VERSION};
 use synfin_common::tally::{TallyKey, lost};
 
+use crate::atomic;
 use crate::lane;
 pub(crate) use crate::lane::{is_end_known, note_end};
 use crate::maps::{EVENTS, LOST, TALLY};
@@ -56,9 +57,9 @@ pub(crate) fn record<T: 'static>(kind: u16, flags: u16, fill: impl FnOnce(*mut T
 #[inline(always)]
 pub(crate) fn count(slot: u32) {
     if let Some(counter) = LOST.get_ptr_mut(slot) {
-        // SAFETY: the element of this CPU; the kernel does not let this program run twice on one CPU, and a second
-        // program that interrupts it counts in another slot.
-        unsafe { *counter += 1 };
+        // SAFETY: the element of this CPU. In one step, because on older kernels (5.10) nothing keeps a raw tracepoint's or
+        // `tp_btf` program from running again in an interrupt of itself.
+        unsafe { atomic::add(counter, 1) };
     }
 }
 
@@ -76,7 +77,7 @@ pub(crate) fn tally(key: &TallyKey) {
 #[inline(always)]
 fn add(key: &TallyKey) -> bool {
     let Some(value) = TALLY.get_ptr_mut(key) else { return false };
-    // SAFETY: the value of this CPU, which only the program that owns this kind of key writes.
-    unsafe { *value += 1 };
+    // SAFETY: the value of this CPU; in one step as in `count`.
+    unsafe { atomic::add(value, 1) };
     true
 }

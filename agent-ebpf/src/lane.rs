@@ -7,6 +7,7 @@ use core::ptr;
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use synfin_common::lane::{Lane, SLOT};
 
+use crate::atomic;
 use crate::maps::{LANES, SLOTS, knob};
 
 /// A slot that nobody else writes until it is committed. No `Option` around it: LLVM would leave fields of the missing
@@ -47,7 +48,7 @@ pub(crate) fn is_end_known(cookie: u64) -> bool {
         return false;
     }
     // SAFETY: an aligned word of a live map.
-    unsafe { add(&raw mut (*lane).destroyed, 1) };
+    unsafe { atomic::add(&raw mut (*lane).destroyed, 1) };
     true
 }
 
@@ -61,7 +62,7 @@ pub(crate) fn claim(cpu: u32) -> Claim {
     }
     let Some(lane) = LANES.get_ptr_mut(cpu) else { return NONE };
     // SAFETY: an aligned word of a live map, shared with nobody but programs on this CPU.
-    unsafe { add(&raw mut (*lane).writers, 1) };
+    unsafe { atomic::add(&raw mut (*lane).writers, 1) };
     // SAFETY: the element of a live map; the loads are volatile because interrupts and the agent change what they read.
     let (alone, head, tail) = unsafe {
         (
@@ -109,16 +110,5 @@ impl Claim {
 #[inline(always)]
 fn leave(lane: *mut Lane) {
     // SAFETY: as in `claim`. An addition, because there is no instruction that subtracts.
-    unsafe { add(&raw mut (*lane).writers, u64::MAX) };
-}
-
-/// Adds in one step, so that an interrupt cannot come between. In assembly because the target has no `fetch_add`, and
-/// because the instruction that answers the old value, which a compiler might choose, is not there before 5.12.
-///
-/// # Safety
-/// `word` is an aligned word of a live map.
-#[inline(always)]
-unsafe fn add(word: *mut u64, value: u64) {
-    // SAFETY: the caller vouches for the word.
-    unsafe { asm!("lock *(u64 *)({word} + 0) += {value}", word = in(reg) word, value = in(reg) value) };
+    unsafe { atomic::add(&raw mut (*lane).writers, u64::MAX) };
 }

@@ -10,6 +10,7 @@
 #![expect(clippy::cast_ptr_alignment, reason = "BPF loads and stores of kernel fields are as aligned as the kernel's")]
 
 mod admit;
+mod atomic;
 mod emit;
 mod field;
 mod iter;

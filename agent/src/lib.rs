@@ -18,6 +18,7 @@ pub mod health;
 pub mod lanes;
 pub mod ledger;
 pub mod loader;
+pub mod lockdown;
 pub mod logging;
 pub mod loss;
 pub mod merge;

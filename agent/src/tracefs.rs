@@ -11,6 +11,7 @@ use synfin_common::knobs::ABSENT;
 use synfin_common::layout::{Layout, RECORD_FIELDS};
 use zerocopy::FromBytes as _;
 
+use crate::lockdown;
 use crate::mounts;
 
 /// A tracefs, by its root folder.
@@ -37,6 +38,9 @@ pub enum TracefsError {
          container mount the host's /sys/kernel/tracing"
     )]
     NotMounted(io::Error),
+    /// The kernel keeps it empty.
+    #[error("tracefs is closed because the kernel is locked down (confidentiality): {}", lockdown::REMEDY)]
+    Locked,
     /// The kernel has no such tracepoint.
     #[error("this kernel has no tracepoint {0}")]
     NoEvent(String),
@@ -82,6 +86,9 @@ impl Tracefs {
     fn read(&self, category: &str, name: &str, file: &str) -> Result<String, TracefsError> {
         let path = format!("events/{category}/{name}/{file}");
         let unreadable = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied if lockdown::is_confidential() => {
+                TracefsError::Locked
+            }
             io::ErrorKind::NotFound => TracefsError::NoEvent(format!("{category}:{name}")),
             _ => TracefsError::Unreadable { file: path.clone(), source },
         };

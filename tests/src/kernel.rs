@@ -19,7 +19,16 @@ pub fn makes_cookies() -> Result<bool> {
         return Ok(*answer);
     }
     // The helper for pointers that the verifier knows, which came later than the one for packets.
-    let symbols = fs::read_to_string("/proc/kallsyms").context("/proc/kallsyms")?;
-    let found = symbols.lines().any(|line| line.split(' ').nth(2) == Some("bpf_get_socket_ptr_cookie"));
+    let found = has_symbol("bpf_get_socket_ptr_cookie")?;
     Ok(*ANSWER.get_or_init(|| found))
+}
+
+/// Whether the kernel counts maps and programs against RLIMIT_MEMLOCK (before 5.11; later they count for the cgroup).
+pub fn counts_bpf_memory() -> Result<bool> {
+    has_symbol("__bpf_prog_charge")
+}
+
+fn has_symbol(name: &str) -> Result<bool> {
+    let symbols = fs::read_to_string("/proc/kallsyms").context("/proc/kallsyms")?;
+    Ok(symbols.lines().any(|line| line.split(' ').nth(2) == Some(name)))
 }

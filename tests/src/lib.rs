@@ -8,6 +8,7 @@
 //! What a test needs and does not find (root, a tool, the binary) makes it fail with a sentence that says what to do.
 //! Nothing is skipped: a suite that passes has looked.
 
+pub mod confine;
 pub mod deadline;
 pub mod kernel;
 pub mod lines;

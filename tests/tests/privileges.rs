@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 use synfin_tests::{
     need,
-    synfin::{Ended, Synfin, run},
+    synfin::{Synfin, run},
 };
 use tempfile::TempDir;
 
@@ -31,25 +31,6 @@ fn no_privileges_is_77() -> Result<()> {
         assert!(!message.contains("panicked"), "{message}");
     }
     Ok(())
-}
-
-/// One missing capability is named; the two that are needed are enough.
-#[test]
-fn capabilities() -> Result<()> {
-    need::root()?;
-    need::tool("setpriv", "util-linux")?;
-    let with = |bounding: &str, arguments: &[&str]| -> Result<Ended> {
-        let mut command = Command::new("setpriv");
-        command.arg(format!("--bounding-set={bounding}")).arg(need::binary()?).args(arguments);
-        Synfin::spawn(command)?.wait()
-    };
-    for arguments in [&["watch", "--duration", "1s"][..], &["doctor"]] {
-        let ended = with("-perfmon,-sys_admin", arguments)?;
-        ended.expect(77)?;
-        let said = ended.stdout.join("\n") + &ended.stderr.join("\n");
-        assert!(said.contains("CAP_PERFMON not"), "{said}");
-    }
-    with("-all,+bpf,+perfmon", &["watch", "--duration", "100ms"])?.expect(0)
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use synfin_tests::{
     need,
     proof::Played,
-    scenario, seccomp, sock,
+    scenario, sock,
     stage::{Family, Link, Stage},
     synfin::{Ended, Synfin, command, run},
 };
@@ -164,48 +164,6 @@ fn tracefs_anywhere() -> Result<()> {
         ended.expect(0)?;
         let report = doctor(&ended)?;
         assert_eq!(report["synfin.health"], "healthy", "{script}: {report}");
-    }
-    Ok(())
-}
-
-/// A seccomp filter that denies bpf(): 1, with the cause and the remedy.
-#[test]
-fn seccomp_denies_bpf() -> Result<()> {
-    need::root()?;
-    for errno in [libc::EPERM, libc::ENOSYS] {
-        for arguments in [&["watch", "--duration", "1s"][..], &["doctor"]] {
-            let mut command = command(arguments)?;
-            seccomp::deny(&mut command, libc::SYS_bpf, errno);
-            let ended = Synfin::spawn(command)?.wait()?;
-            ended.expect(1)?;
-            let said = ended.stdout.join("\n") + &ended.stderr.join("\n");
-            assert!(said.contains("a seccomp filter denies bpf()") && said.contains("seccompProfile"), "{said}");
-        }
-    }
-    Ok(())
-}
-
-/// Where perf_event_open is denied, the classic tracepoints alone are lost.
-#[test]
-fn seccomp_denies_perf() -> Result<()> {
-    need::root()?;
-    let with = |arguments: &[&str]| -> Result<Ended> {
-        let mut command = command(arguments)?;
-        seccomp::deny(&mut command, libc::SYS_perf_event_open, libc::EPERM);
-        Synfin::spawn(command)?.wait()
-    };
-    let report = doctor(&with(&["doctor", "--json"])?)?;
-    assert_eq!(report["synfin.health"], "healthy", "{report}");
-    let ended = with(&["doctor", "--json", "--max-rung", "tracepoint"])?;
-    ended.expect(1)?;
-    let report = doctor(&ended)?;
-    for probe in report["probes"].as_array().context("probes")? {
-        let detail = probe["detail"].as_str().unwrap_or_default();
-        assert!(
-            probe["verdict"] == "broken"
-                && detail.contains(&format!("program {}_tp", probe["name"].as_str().unwrap_or_default())),
-            "{probe}"
-        );
     }
     Ok(())
 }

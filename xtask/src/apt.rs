@@ -2,6 +2,8 @@
 //!
 //! The mirror is the one that the machine already uses, with the keys that it already trusts.
 
+mod part;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::cache;
 use crate::cmd;
+use part::Remote;
 
 /// One of the machine's own package sources, reduced to what a private copy needs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -134,10 +137,9 @@ fn fetch_from(source: &Source, suite: &str, package: &str, version: &str) -> Res
     let offers = cmd::capture(private("apt-cache", &archive.home).args(["madison", package]))?;
     let Some(exact) = choose_version(&offers, version) else { return Ok(None) };
     cmd::say("setup", format!("{package} {exact}: fetching"));
-    archive.download(package, &exact, &archive.home)?;
-    let fetched = std::fs::read_dir(&archive.home)?.filter_map(|entry| Some(entry.ok()?.path()));
-    let package_file = fetched.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "deb"));
-    Ok(Some(package_file.with_context(|| format!("apt-get left no package in {}", archive.home.display()))?))
+    let file = archive.home.join(format!("{package}.deb"));
+    archive.download(package, &exact, &file)?;
+    Ok(Some(file))
 }
 
 /// The machine's sources, of which there must be one.
@@ -175,10 +177,11 @@ impl Archive {
         cmd::capture(private("apt-cache", &self.home).args(["show", "--no-all-versions", package]))
     }
 
-    /// Puts a package file into a folder; one that is there in part is completed.
-    pub(crate) fn download(&self, package: &str, version: &str, folder: &Path) -> Result<()> {
+    /// Puts a package file at `path`; one that is there in part is completed.
+    pub(crate) fn download(&self, package: &str, version: &str, path: &Path) -> Result<()> {
         let exact = format!("{package}={version}");
-        cmd::capture(private("apt-get", &self.home).args(["download", &exact]).current_dir(folder)).map(drop)
+        let uris = cmd::capture(private("apt-get", &self.home).args(["download", "--print-uris", &exact]))?;
+        Remote::parse(&uris)?.complete(path, &self.home)
     }
 
     /// Forgets the index, which is large and soon old.
@@ -199,6 +202,8 @@ fn private(program: &str, home: &Path) -> Command {
     option("Dir::Cache", &home.join("cache"));
     // apt's own unprivileged user could not enter a private cache folder.
     option("APT::Sandbox::User", Path::new("root"));
+    // A mirror on this machine is not behind a proxy.
+    option("Acquire::http::Proxy::127.0.0.1", Path::new("DIRECT"));
     option("Acquire::Languages", Path::new("none"));
     command
 }

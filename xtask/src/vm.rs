@@ -1,8 +1,10 @@
 //! `cargo xtask vm`: the end-to-end scenarios on real kernels, booted under emulation.
 
+mod boots;
 mod deb;
 mod document;
 mod features;
+mod guard;
 mod index;
 mod initramfs;
 mod kernels;
@@ -25,11 +27,11 @@ use crate::cache;
 use crate::cmd;
 use crate::results::Results;
 use crate::setup;
+use boots::{BOOTS, Boot};
 use deb::Files;
 use initramfs::Initramfs;
 use kernels::{KERNELS, Kernel};
-use plan::RUNGS;
-use programs::{Programs, TESTS};
+use programs::Programs;
 use qemu::Machine;
 use reports::Reports;
 
@@ -42,6 +44,9 @@ pub(crate) struct Args {
     /// Every kernel of the matrix, and write what was found to docs/KERNELS.md
     #[arg(long)]
     all: bool,
+    /// Boot only in this way (repeatable): plain, refusals, confidentiality, integrity
+    #[arg(long, value_name = "NAME", conflicts_with = "all")]
+    boot: Vec<String>,
     /// Try this statically linked synfin instead of building one
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
@@ -50,10 +55,11 @@ pub(crate) struct Args {
 /// As many machines run at a time: each takes one core.
 const AT_A_TIME: usize = 2;
 
-/// What became of one kernel.
+/// What became of one kernel, booted in one way.
 #[derive(Debug)]
 struct Outcome {
     kernel: &'static Kernel,
+    boot: &'static Boot,
     found: Found,
 }
 
@@ -72,11 +78,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         args.kernel.iter().map(|name| kernels::named(name)).collect::<Result<_>>()?
     };
+    let boots: Vec<&Boot> = if args.boot.is_empty() {
+        BOOTS.iter().collect()
+    } else {
+        args.boot.iter().map(|name| boots::named(name)).collect::<Result<_>>()?
+    };
     if let Some(why) = missing() {
         bail!("{why}");
     }
     setup::for_build()?;
-    let outcomes = matrix(&chosen, args.binary.as_deref())?;
+    let outcomes = matrix(&chosen, &boots, args.binary.as_deref())?;
     let sum = add_up(&outcomes);
     if args.all {
         let path = cmd::root().join("docs/KERNELS.md");
@@ -102,23 +113,24 @@ pub(crate) fn missing() -> Option<String> {
 
 /// The whole matrix as a part of `cargo xtask test`: a kernel that cannot be had is said and does not count.
 pub(crate) fn test() -> Result<Results> {
-    Ok(add_up(&matrix(&KERNELS.iter().collect::<Vec<_>>(), None)?))
+    Ok(add_up(&matrix(&KERNELS.iter().collect::<Vec<_>>(), &BOOTS.iter().collect::<Vec<_>>(), None)?))
 }
 
-/// Tests by their verdicts; a kernel with a failure that is no test's is one failed test more.
+/// Tests by their verdicts; a machine with a failure that is no test's is one failed test more.
 fn add_up(outcomes: &[Outcome]) -> Results {
     let mut sum = Results::default();
-    for Outcome { kernel, found } in outcomes {
-        match found {
-            Found::NotTested(why) => cmd::say("vm", format!("{}: NOT tested: {why}", kernel.name)),
+    for outcome in outcomes {
+        let name = outcome.name();
+        match &outcome.found {
+            Found::NotTested(why) => cmd::say("vm", format!("{name}: NOT tested: {why}")),
             Found::Booted { reports, failures } => {
                 let (passed, failed) = reports.sum();
                 sum.passed += passed;
                 sum.failed += if failures.is_empty() { failed } else { failed.max(1) };
                 let release = reports.release.as_deref().unwrap_or("no release");
-                cmd::say("vm", format!("{} ({release}): {passed} passed, {} failures", kernel.name, failures.len()));
+                cmd::say("vm", format!("{name} ({release}): {passed} passed, {} failures", failures.len()));
                 for failure in failures {
-                    cmd::say("vm", format!("{}: {failure}", kernel.name));
+                    cmd::say("vm", format!("{name}: {failure}"));
                 }
             }
         }
@@ -126,54 +138,79 @@ fn add_up(outcomes: &[Outcome]) -> Results {
     sum
 }
 
-fn matrix(chosen: &[&'static Kernel], binary: Option<&Path>) -> Result<Vec<Outcome>> {
+impl Outcome {
+    fn name(&self) -> String {
+        machine_name(self.kernel, self.boot)
+    }
+}
+
+/// `6.1`, and `6.1-integrity` for a boot that is not the plain one.
+fn machine_name(kernel: &Kernel, boot: &Boot) -> String {
+    if boot.is_plain() { kernel.name.to_owned() } else { format!("{}-{}", kernel.name, boot.name) }
+}
+
+fn matrix(kernels: &[&'static Kernel], boots: &[&'static Boot], binary: Option<&Path>) -> Result<Vec<Outcome>> {
     let programs = Programs::build(binary)?;
     let folder = build::target_dir()?.join("vm");
     // One after the other: they come over one line, and apt locks.
-    let fetched: Vec<_> = chosen.iter().map(|kernel| (*kernel, store::packages(kernel))).collect();
-    let waiting = Mutex::new(fetched.into_iter());
+    let fetched: Vec<_> = kernels.iter().map(|kernel| (*kernel, store::packages(kernel))).collect();
+    // The long ones first, so that no core idles at the end.
+    let machines = boots.iter().flat_map(|boot| fetched.iter().map(|(kernel, packages)| (*kernel, *boot, packages)));
+    let waiting = Mutex::new(machines);
     let outcomes = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
             scope.spawn(|| {
                 loop {
                     let next = waiting.lock().ok().and_then(|mut waiting| waiting.next());
-                    let Some((kernel, packages)) = next else { break };
-                    let found = packages.and_then(|packages| boot(kernel, &packages, &programs, &folder));
-                    let found = found.unwrap_or_else(|error| Found::NotTested(format!("{error:#}")));
+                    let Some((kernel, boot, packages)) = next else { break };
+                    let found = match packages {
+                        Ok(packages) => play(kernel, boot, packages, &programs, &folder)
+                            .unwrap_or_else(|error| Found::NotTested(format!("{error:#}"))),
+                        Err(error) => Found::NotTested(format!("{error:#}")),
+                    };
                     if let Ok(mut outcomes) = outcomes.lock() {
-                        outcomes.push(Outcome { kernel, found });
+                        outcomes.push(Outcome { kernel, boot, found });
                     }
                 }
             });
         }
     });
     let mut outcomes = outcomes.into_inner().ok().context("a machine's thread panicked")?;
-    outcomes.sort_by_key(|outcome| chosen.iter().position(|kernel| *kernel == outcome.kernel));
+    outcomes.sort_by_key(|outcome| {
+        let kernel = kernels.iter().position(|kernel| *kernel == outcome.kernel);
+        (boots.iter().position(|boot| *boot == outcome.boot), kernel)
+    });
     Ok(outcomes)
 }
 
 /// Boots one kernel with its own folder of files, which stays for whoever wants to look.
-fn boot(kernel: &'static Kernel, packages: &[PathBuf], programs: &Programs, folder: &Path) -> Result<Found> {
-    let folder = folder.join(kernel.name);
+fn play(
+    kernel: &'static Kernel,
+    boot: &'static Boot,
+    packages: &[PathBuf],
+    programs: &Programs,
+    folder: &Path,
+) -> Result<Found> {
+    let name = machine_name(kernel, boot);
+    let folder = folder.join(&name);
     cache::make(&folder)?;
     let files = Files::read(kernel, packages)?;
     let [image, initramfs, console] = ["vmlinuz", "initramfs.cpio", "console.log"].map(|name| folder.join(name));
     std::fs::write(&image, &files.image).with_context(|| format!("cannot write {}", image.display()))?;
-    pack(&initramfs, &files, programs)?;
+    pack(&initramfs, &files, programs, boot)?;
 
     let started = Instant::now();
-    cmd::say("vm", format!("{}: booting {}", kernel.name, files.release));
-    let machine = Machine { image: &image, initramfs: &initramfs, console: &console };
-    let reports = machine.run(&|line| cmd::say(&format!("vm {}", kernel.name), line))?;
+    cmd::say("vm", format!("{name}: booting {} {}", files.release, boot.parameters));
+    let machine = Machine { image: &image, initramfs: &initramfs, parameters: boot.parameters, console: &console };
+    let reports = machine.run(&|line| cmd::say(&format!("vm {name}"), line))?;
     let seconds = started.elapsed().as_secs();
-    cmd::say("vm", format!("{}: {} after {seconds} s; its console: {}", kernel.name, files.release, console.display()));
-    let rungs = RUNGS.map(|rung| rung.name);
-    let failures = reports.failures(&rungs, &TESTS);
+    cmd::say("vm", format!("{name}: {} after {seconds} s; its console: {}", files.release, console.display()));
+    let failures = reports.failures(boot);
     Ok(Found::Booted { reports, failures })
 }
 
-fn pack(path: &Path, files: &Files, programs: &Programs) -> Result<()> {
+fn pack(path: &Path, files: &Files, programs: &Programs, boot: &Boot) -> Result<()> {
     let file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
     let mut initramfs = Initramfs::new(BufWriter::new(file));
     initramfs.copy("/init", &programs.init)?;
@@ -187,6 +224,6 @@ fn pack(path: &Path, files: &Files, programs: &Programs) -> Result<()> {
     for (place, (name, module)) in files.modules.iter().enumerate() {
         initramfs.file(&format!("/modules/{place:02}-{name}.ko"), module)?;
     }
-    initramfs.file("/plan.json", plan::plan().to_string().as_bytes())?;
+    initramfs.file("/plan.json", plan::plan(boot).to_string().as_bytes())?;
     initramfs.finish()?.flush().with_context(|| format!("cannot write {}", path.display()))
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::btf::VMLINUX;
+use crate::lockdown;
 use crate::mounts;
 use crate::netns;
 use crate::privileges::Privileges;
@@ -41,7 +42,7 @@ impl System {
             // The kernel states the size of the file's content only when it is read; sysfs gives it in the metadata.
             btf: fs::metadata(btf).ok().map(|metadata| (btf.to_owned(), metadata.len())),
             privileges: Privileges::current(),
-            lockdown: read("/sys/kernel/security/lockdown").and_then(|text| chosen(&text)),
+            lockdown: lockdown::mode(),
             unprivileged_bpf_disabled: number("/proc/sys/kernel/unprivileged_bpf_disabled"),
             bpf_stats_enabled: number("/proc/sys/kernel/bpf_stats_enabled").map(|number| number != 0),
             cgroup2: mounts::of_type("cgroup2").into_iter().next(),
@@ -55,22 +56,9 @@ fn read(path: &str) -> Option<String> {
     fs::read_to_string(Path::new(path)).ok().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-/// The word in brackets of `none [integrity] confidentiality`.
-fn chosen(text: &str) -> Option<String> {
-    let (_, rest) = text.split_once('[')?;
-    rest.split_once(']').map(|(word, _)| word.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_the_kernel_s_forms() {
-        assert_eq!(chosen("none [integrity] confidentiality\n").as_deref(), Some("integrity"));
-        assert_eq!(chosen("[none]").as_deref(), Some("none"));
-        assert_eq!(chosen("none"), None);
-    }
 
     #[test]
     fn this_machine_has_a_kernel_and_a_namespace() {

@@ -88,10 +88,27 @@ fn a_bare_machine_is_told_what_to_do() {
         "warn  btf                missing: only what the tracepoints' own records say",
         "CONFIG_DEBUG_INFO_BTF=y",
         "fail  lockdown           confidentiality",
+        "-> boot with lockdown=integrity",
         "warn  cgroup v2          not mounted",
         "fail  loading            loading the programs: no BTF",
     ] {
         assert!(text.contains(part), "{part} is missing in {text}");
+    }
+}
+
+#[test]
+fn lockdown_is_as_bad_as_what_it_takes() {
+    let locked = |required| {
+        let mut probes = good();
+        probes.push(probe("reset", required, Verdict::Broken { error: "EINVAL".into() }));
+        let system = System { lockdown: Some("confidentiality".into()), ..system() };
+        text(&report(system, Ok(probes)))
+    };
+    let (optional, required) = (locked(false), locked(true));
+    assert!(optional.contains("warn  lockdown  ") && required.contains("fail  lockdown  "), "{optional}{required}");
+    for text in [optional, required] {
+        assert_eq!(text.matches("-> boot with lockdown=integrity").count(), 2, "{text}");
+        assert!(!text.contains("report it"), "{text}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use aya::programs::{BtfTracePoint, Program, ProgramError, RawTracePoint, TracePoint};
 use aya::{Btf, Ebpf};
 
-use super::{perf, refusal};
+use super::{memlock, perf, refusal};
 use crate::health::{Refused, Verdict};
 use crate::probes::ProbeSpec;
 use crate::rung::Rung;
@@ -97,7 +97,7 @@ impl Ladder {
         for name in spec.programs(rung) {
             let program =
                 ebpf.program_mut(&name).ok_or_else(|| Failure::Broken(format!("there is no program {name}")))?;
-            match self.attach(program, spec, ground) {
+            match memlock::retry(|| self.attach(program, spec, ground)) {
                 Ok(link) => return Ok(Attached { probe: spec.name, program: name, link: Some(link) }),
                 // What the better variant lacks is told; a worse one mostly fails for the same reason.
                 Err(error) => failure = failure.or_else(|| Some(refusal::of_program(&name, &error))),

@@ -9,6 +9,7 @@ use aya::programs::ProgramError;
 use rustix::process::{Resource, getrlimit};
 
 use super::memlock::is_not_permitted;
+use crate::lockdown;
 
 /// Lines of a verifier's log that a message shows: the reason stands at the end.
 const VERIFIER_LINES: usize = 12;
@@ -22,46 +23,51 @@ struct Facts {
     seccomp: bool,
     /// The kernel is locked down so far that no program may read its memory.
     confidential: bool,
-    /// RLIMIT_MEMLOCK is finite.
-    memlock_limited: bool,
+    /// RLIMIT_MEMLOCK in bytes, where it is finite.
+    memlock: Option<u64>,
 }
 
 impl Facts {
     fn read() -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
         Self {
             bpf_denied: ask_for_nothing(),
             seccomp: status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2")),
-            confidential: lockdown.contains("[confidentiality]"),
-            memlock_limited: getrlimit(Resource::Memlock).current.is_some(),
+            confidential: lockdown::is_confidential(),
+            memlock: getrlimit(Resource::Memlock).current,
         }
     }
 
     /// Cause and remedy of a refusal, where they are known.
-    fn cause(&self, not_permitted: bool) -> Option<&'static str> {
-        match *self {
-            Self { bpf_denied: Some(_), seccomp: true, .. } => Some(
+    fn cause(&self, not_permitted: bool) -> Option<String> {
+        let cause = match *self {
+            Self { bpf_denied: Some(_), seccomp: true, .. } => {
                 "a seccomp filter denies bpf(): allow bpf and perf_event_open in the profile (docker run --security-opt \
-                 seccomp=PROFILE, Kubernetes securityContext.seccompProfile, systemd SystemCallFilter=)",
-            ),
-            Self { bpf_denied: Some(libc::ENOSYS), .. } => {
-                Some("this kernel has no bpf(): use one with CONFIG_BPF_SYSCALL=y")
+                 seccomp=PROFILE, Kubernetes securityContext.seccompProfile, systemd SystemCallFilter=)"
             }
-            Self { bpf_denied: Some(_), .. } => Some(
+            Self { bpf_denied: Some(libc::ENOSYS), .. } => {
+                "this kernel has no bpf(): use one with CONFIG_BPF_SYSCALL=y"
+            }
+            Self { bpf_denied: Some(_), .. } => {
                 "bpf() is denied although the capabilities are there: a security module (SELinux, AppArmor) or the \
-                 container runtime does it; its log names the rule",
-            ),
-            Self { confidential: true, .. } => Some(
-                "the kernel is locked down (confidentiality), so that no program may read its memory: boot with \
-                 lockdown=integrity or without lockdown",
-            ),
-            Self { memlock_limited: true, .. } if not_permitted => Some(
-                "before Linux 5.11 a low RLIMIT_MEMLOCK does this: raise it (ulimit -l unlimited, systemd \
-                 LimitMEMLOCK=infinity) or give CAP_SYS_RESOURCE",
-            ),
-            _ => None,
-        }
+                 container runtime does it; its log names the rule"
+            }
+            Self { confidential: true, .. } => {
+                return Some(format!(
+                    "the kernel is locked down (confidentiality), so that no program may read its memory: {}",
+                    lockdown::REMEDY
+                ));
+            }
+            Self { memlock: Some(bytes), .. } if not_permitted => {
+                return Some(format!(
+                    "RLIMIT_MEMLOCK is {} KiB, and before Linux 5.11 maps and programs count against it: raise it \
+                     (ulimit -l unlimited, systemd LimitMEMLOCK=infinity) or give CAP_SYS_RESOURCE",
+                    bytes / 1024
+                ));
+            }
+            _ => return None,
+        };
+        Some(cause.to_owned())
     }
 }
 
@@ -82,7 +88,7 @@ pub(super) fn explain(error: &(dyn Error + 'static)) -> String {
 fn with_cause(mut text: String, error: &(dyn Error + 'static)) -> String {
     if let Some(cause) = Facts::read().cause(is_not_permitted(error)) {
         text.push_str("; ");
-        text.push_str(cause);
+        text.push_str(&cause);
     }
     text
 }
@@ -132,9 +138,9 @@ mod tests {
         let missing = Facts { bpf_denied: Some(libc::ENOSYS), ..Facts::default() };
         assert!(cause(missing).contains("CONFIG_BPF_SYSCALL"));
         assert!(cause(Facts { confidential: true, ..open.clone() }).contains("lockdown=integrity"));
-        assert!(cause(Facts { memlock_limited: true, ..open.clone() }).contains("LimitMEMLOCK"));
+        assert!(cause(Facts { memlock: Some(65536), ..open.clone() }).contains("RLIMIT_MEMLOCK is 64 KiB"));
         // Neither a filter that lets bpf() through nor a limit is a cause of everything.
-        assert_eq!(Facts { seccomp: true, memlock_limited: true, ..open }.cause(false), None);
+        assert_eq!(Facts { seccomp: true, memlock: Some(65536), ..open }.cause(false), None);
     }
 
     #[test]

@@ -35,20 +35,23 @@ const MODULES: &str = "/modules";
 const SYNFIN: &str = "/bin/synfin";
 
 /// Kind and folder of each file system, in the order in which they are mounted.
-const MOUNTS: [(&str, &str); 8] = [
+const MOUNTS: [(&str, &str); 9] = [
     ("proc", "/proc"),
     ("sysfs", "/sys"),
     ("devtmpfs", "/dev"),
     ("tmpfs", "/dev/shm"),
     ("tmpfs", "/run"),
     ("tmpfs", "/tmp"),
+    ("securityfs", "/sys/kernel/security"),
     ("cgroup2", "/sys/fs/cgroup"),
     ("bpf", "/sys/fs/bpf"),
 ];
 const TRACEFS: (&str, &str) = ("tracefs", "/sys/kernel/tracing");
+/// The state of the kernel's lockdown, in brackets among the others.
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
 fn main() -> Result<Infallible> {
-    let outcome = MOUNTS.into_iter().chain([TRACEFS]).try_for_each(put).and_then(|()| work());
+    let outcome = MOUNTS.into_iter().try_for_each(put).and_then(|()| work());
     if let Err(error) = &outcome {
         // No reports without a mounted /dev; the console is always there.
         drop(writeln!(std::io::stderr(), "synfin-vm-init: {error:#}"));
@@ -69,10 +72,14 @@ fn put((kind, folder): (&str, &str)) -> Result<()> {
 
 fn work() -> Result<()> {
     let mut reports = Reports::open()?;
-    reports.say(&json!({"record": "boot", "release": uname()?.release().to_string_lossy()}))?;
+    let lockdown = lockdown()?;
+    reports.say(&json!({"record": "boot", "release": uname()?.release().to_string_lossy(), "lockdown": lockdown}))?;
     load_modules()?;
     let plan: Value = serde_json::from_slice(&fs::read(PLAN)?).with_context(|| format!("reading {PLAN}"))?;
-    reports.say(&facts(&plan)?)?;
+    // There the kernel keeps tracefs empty, or does not have it at all.
+    let traced = put(TRACEFS).and_then(|()| tracepoints());
+    let tracepoints = if lockdown == "confidentiality" { traced.unwrap_or_default() } else { traced? };
+    reports.say(&json!({"record": "facts", "tracepoints": tracepoints, "types": types(&plan)}))?;
     for run in runs(&plan).with_context(|| format!("reading {PLAN}"))? {
         reports.doctor(&run)?;
         for program in &run.programs {
@@ -95,8 +102,15 @@ fn load_modules() -> Result<()> {
     Ok(())
 }
 
-/// What this kernel has: fields of its TCP tracepoints, and those of the plan's `types` that its BTF has a name for.
-fn facts(plan: &Value) -> Result<Value> {
+/// What the kernel calls its lockdown: `none`, `integrity`, `confidentiality`.
+fn lockdown() -> Result<String> {
+    let text = fs::read_to_string(LOCKDOWN).with_context(|| format!("reading {LOCKDOWN}"))?;
+    let state = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+    Ok(state.with_context(|| format!("{LOCKDOWN} is not understood: {text}"))?.0.to_owned())
+}
+
+/// The fields of this kernel's TCP tracepoints.
+fn tracepoints() -> Result<BTreeMap<String, Vec<String>>> {
     let mut tracepoints = BTreeMap::new();
     for group in ["sock", "tcp"] {
         for event in fs::read_dir(Path::new(TRACEFS.1).join("events").join(group))? {
@@ -106,14 +120,18 @@ fn facts(plan: &Value) -> Result<Value> {
             tracepoints.insert(format!("{group}/{}", event.file_name().to_string_lossy()), fields(&format));
         }
     }
+    Ok(tracepoints)
+}
+
+/// Those of the plan's `types` that this kernel's BTF has a name for.
+fn types(plan: &Value) -> Vec<&str> {
     let btf = fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
     let named = |name: &&str| {
         let entry = [b"\0", name.as_bytes(), b"\0"].concat();
         btf.windows(entry.len()).any(|window| window == entry)
     };
     let wanted = plan["types"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let types: Vec<&str> = wanted.filter(named).collect();
-    Ok(json!({"record": "facts", "tracepoints": tracepoints, "types": types}))
+    wanted.filter(named).collect()
 }
 
 /// The names out of lines like `field:int newstate; offset:20; size:4; signed:1;`.

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::boots::Boot;
 use super::features::{FEATURES, Facts};
 use super::plan::RUNGS;
-use super::reports::{Reports, Run, Verdict};
+use super::reports::{Program, Reports, Run, Verdict};
 use super::{Found, Outcome};
 
 const HEAD: &str = "# Kernels
@@ -17,6 +18,12 @@ IPv4, IPv6 and v4-mapped sockets; not written by hand. In the same boot the kern
 the trace holds, after what the kernel itself reports as skipped.
 ";
 
+const REFUSALS: &str = "What keeps synfin from loading its programs, provoked on each kernel: a message must name the cause and the remedy, the
+exit code be 1 (77 without capabilities), and `synfin doctor` show it. Under `lockdown=confidentiality` the kernel lets no
+program read its memory; under `lockdown=integrity` all must work.
+
+";
+
 /// The whole page.
 pub(super) fn write(outcomes: &[Outcome]) -> String {
     let mut page = HEAD.to_owned();
@@ -25,7 +32,8 @@ pub(super) fn write(outcomes: &[Outcome]) -> String {
     section(&mut page, "Rungs", &rungs());
     section(&mut page, "Probes", &probes(&columns));
     section(&mut page, "Scenarios", &scenarios(&columns));
-    section(&mut page, "Findings", &findings(&columns));
+    section(&mut page, "Refusals", &format!("{REFUSALS}{}", refusals(outcomes)));
+    section(&mut page, "Findings", &findings(outcomes));
     section(&mut page, "What a kernel can show", &features(outcomes));
     page
 }
@@ -43,7 +51,8 @@ struct Column<'a> {
 fn columns(outcome: &Outcome) -> Vec<Column<'_>> {
     let Found::Booted { reports, .. } = &outcome.found else { return Vec::new() };
     let title = |run: &Run| format!("{} {}", version(outcome, reports), run.name);
-    reports.runs.iter().map(|run| Column { title: title(run), run }).collect()
+    let of_rung = |run: &&Run| outcome.boot.is_plain() && RUNGS.iter().any(|rung| rung.name == run.name);
+    reports.runs.iter().filter(of_rung).map(|run| Column { title: title(run), run }).collect()
 }
 
 /// `7.3` for `7.3.4+deb13-cloud-amd64`: the first two numbers.
@@ -53,7 +62,7 @@ fn version(outcome: &Outcome, reports: &Reports) -> String {
 }
 
 fn kernels(outcomes: &[Outcome]) -> String {
-    let mut table = head(["kernel", "release", "Debian suite", "result"].map(str::to_owned));
+    let mut table = head(["kernel", "release", "Debian suite", "boot", "result"].map(str::to_owned));
     for outcome in outcomes {
         let (release, result) = match &outcome.found {
             // Reasons of this machine (paths, mirrors) are for its terminal.
@@ -67,7 +76,10 @@ fn kernels(outcomes: &[Outcome]) -> String {
                 (reports.release.clone().unwrap_or_default(), result)
             }
         };
-        row(&mut table, [outcome.kernel.name.to_owned(), release, outcome.kernel.suite.to_owned(), result]);
+        row(
+            &mut table,
+            [outcome.kernel.name.to_owned(), release, outcome.kernel.suite.to_owned(), boot(outcome), result],
+        );
     }
     table
 }
@@ -108,37 +120,64 @@ fn probe(probe: &Value) -> Option<(&str, &str, &str)> {
 
 fn scenarios(columns: &[Column<'_>]) -> String {
     let mut table = head(titles("test", columns));
-    let tests = |run: &Run| -> Vec<(String, Option<Verdict>)> {
-        let programs = run.programs.iter();
-        programs
-            .flat_map(|program| {
-                program.tests.iter().map(|(test, verdict)| (format!("{}: {test}", program.name), *verdict))
-            })
-            .collect()
-    };
     let names: BTreeSet<String> = columns.iter().flat_map(|column| tests(column.run)).map(|test| test.0).collect();
     for name in names {
         let cell = |column: &Column<'_>| {
             let found = tests(column.run).into_iter().find(|test| test.0 == name);
-            let word = found.map_or("not run", |(_, verdict)| match verdict {
-                Some(Verdict::Passed) => "passed",
-                Some(Verdict::Failed) => "**failed**",
-                Some(Verdict::Ignored) => "not run",
-                None => "**no verdict**",
-            });
-            word.to_owned()
+            found.map_or("not run", |(_, verdict)| word(verdict)).to_owned()
         };
         row(&mut table, std::iter::once(format!("`{name}`")).chain(columns.iter().map(cell)));
     }
     table
 }
 
+/// The tests of a pass with their verdicts.
+fn tests(run: &Run) -> Vec<(String, Option<Verdict>)> {
+    let named = |program: &Program| -> Vec<_> {
+        let name = |test: &String| format!("{}: {test}", program.name);
+        program.tests.iter().map(|(test, verdict)| (name(test), *verdict)).collect()
+    };
+    run.programs.iter().flat_map(named).collect()
+}
+
+fn word(verdict: Option<Verdict>) -> &'static str {
+    match verdict {
+        Some(Verdict::Passed) => "passed",
+        Some(Verdict::Failed) => "**failed**",
+        Some(Verdict::Ignored) => "not run",
+        None => "**no verdict**",
+    }
+}
+
+/// The passes that are about no rung.
+fn refusals(outcomes: &[Outcome]) -> String {
+    let mut table = head(["kernel", "boot", "test", "result"].map(str::to_owned));
+    for outcome in outcomes {
+        let Found::Booted { reports, .. } = &outcome.found else { continue };
+        let other = reports.runs.iter().filter(|run| RUNGS.iter().all(|rung| rung.name != run.name));
+        for (test, verdict) in other.flat_map(tests) {
+            let cells = [version(outcome, reports), boot(outcome), format!("`{test}`"), word(verdict).to_owned()];
+            row(&mut table, cells);
+        }
+    }
+    table
+}
+
+/// The name of a boot, with what was added to the kernel's command line.
+fn boot(outcome: &Outcome) -> String {
+    let Boot { name, parameters, .. } = outcome.boot;
+    if parameters.is_empty() { (*name).to_owned() } else { format!("{name} (`{parameters}`)") }
+}
+
 /// What the tests noted beside their verdicts.
-fn findings(columns: &[Column<'_>]) -> String {
-    let mut table = head(["kernel, rung", "about", "found"].map(str::to_owned));
-    for column in columns {
-        for (about, found) in &column.run.notes {
-            row(&mut table, [column.title.clone(), about.clone(), found.clone()]);
+fn findings(outcomes: &[Outcome]) -> String {
+    let mut table = head(["kernel, pass", "about", "found"].map(str::to_owned));
+    for outcome in outcomes {
+        let Found::Booted { reports, .. } = &outcome.found else { continue };
+        for run in &reports.runs {
+            for (about, found) in &run.notes {
+                row(&mut table, [format!("{} {}", version(outcome, reports), run.name), about.clone(), found.clone()]);
+            }
         }
     }
     table
@@ -150,8 +189,11 @@ fn features(outcomes: &[Outcome]) -> String {
     let booted: Vec<(String, &Facts)> = outcomes
         .iter()
         .filter_map(|outcome| match &outcome.found {
-            Found::Booted { reports, .. } => Some((version(outcome, reports), &reports.facts)),
-            Found::NotTested(_) => None,
+            // A locked kernel does not show its tracepoints.
+            Found::Booted { reports, .. } if outcome.boot.is_plain() => {
+                Some((version(outcome, reports), &reports.facts))
+            }
+            _ => None,
         })
         .collect();
     for feature in FEATURES {
@@ -192,6 +234,7 @@ fn row(table: &mut String, cells: impl IntoIterator<Item = String>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::boots::{self, BOOTS};
     use super::super::kernels;
     use super::*;
 
@@ -210,21 +253,30 @@ mod tests {
             reports.read_line(&line);
         }
         let failures = if verdict == "ok" { Vec::new() } else { vec!["refused".to_owned()] };
-        Outcome { kernel: kernels::named(name).unwrap(), found: Found::Booted { reports, failures } }
+        Outcome { kernel: kernels::named(name).unwrap(), boot: &BOOTS[0], found: Found::Booted { reports, failures } }
     }
 
     #[test]
     fn the_page_tells_what_was_seen_and_what_was_not() {
         let lost = Outcome {
             kernel: kernels::named("6.1").unwrap(),
+            boot: &BOOTS[0],
             found: Found::NotTested("no mirror at /here".to_owned()),
         };
-        let page =
-            write(&[booted("5.10", "5.10.0-32-cloud-amd64", "FAILED"), lost, booted("newest", "7.3.4+deb13", "ok")]);
+        let mut locked = booted("newest", "7.3.4+deb13", "ok");
+        locked.boot = boots::named("confidentiality").unwrap();
+        let Found::Booted { reports, .. } = &mut locked.found else { return };
+        reports.read_line(
+            r#"{"record":"output","run":"confidentiality","program":"lockdown","line":"test doctor ... ok"}"#,
+        );
+        let plain = booted("newest", "7.3.4+deb13", "ok");
+        let page = write(&[booted("5.10", "5.10.0-32-cloud-amd64", "FAILED"), lost, plain, locked]);
         for line in [
-            "| 5.10 | 5.10.0-32-cloud-amd64 | bullseye | **failed**: 1 failures, 0 tests passed |",
-            "| 6.1 |  | bookworm | not tested: could not be had |",
-            "| newest | 7.3.4+deb13 | trixie-backports | passed (1 tests) |",
+            "| 5.10 | 5.10.0-32-cloud-amd64 | bullseye | plain | **failed**: 1 failures, 0 tests passed |",
+            "| 6.1 |  | bookworm | plain | not tested: could not be had |",
+            "| newest | 7.3.4+deb13 | trixie-backports | plain | passed (1 tests) |",
+            "| newest | 7.3.4+deb13 | trixie-backports | confidentiality (`lockdown=confidentiality`) | passed (2 tests) |",
+            "| 7.3 | confidentiality (`lockdown=confidentiality`) | `lockdown: doctor` | passed |",
             "| probe | 5.10 tp_btf | 7.3 tp_btf |",
             "| `state` | tp_btf | tp_btf |",
             "| `synack` | broken | broken |",

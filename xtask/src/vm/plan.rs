@@ -1,25 +1,23 @@
-//! What a virtual machine is to do: one pass for each rung of the probe ladder.
+//! What a virtual machine is to do: the passes of its boot.
 
 use serde_json::{Value, json};
 
+use super::boots::{Boot, Pass};
 use super::features;
-use super::programs::TESTS;
 
-/// A rung of the probe ladder, and what a pass on it is held to.
+/// A rung of the probe ladder, as the page about kernels tells of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Rung {
     pub(crate) name: &'static str,
-    /// Whether synfin chooses it by itself; the others are forced with `--max-rung`.
-    top: bool,
     /// What synfin cannot tell from there.
     pub(super) without: &'static str,
 }
 
 /// The best first.
 pub(crate) const RUNGS: [Rung; 3] = [
-    Rung { name: "tp_btf", top: true, without: "nothing: all that synfin can tell" },
-    Rung { name: "raw_tracepoint", top: false, without: WITHOUT_COOKIES },
-    Rung { name: "tracepoint", top: false, without: WITHOUT_COOKIES },
+    Rung { name: "tp_btf", without: "nothing: all that synfin can tell" },
+    Rung { name: "raw_tracepoint", without: WITHOUT_COOKIES },
+    Rung { name: "tracepoint", without: WITHOUT_COOKIES },
 ];
 
 const WITHOUT_COOKIES: &str = "cookies of sockets that nobody else asked for one; on 5.10 `tp_btf` is without them too";
@@ -28,11 +26,11 @@ const WITHOUT_COOKIES: &str = "cookies of sockets that nobody else asked for one
 const SLOWNESS: &str = "5";
 
 /// `/plan.json`, as synfin-vm-init reads it.
-pub(super) fn plan() -> Value {
-    json!({ "types": features::types(), "runs": RUNGS.iter().map(Rung::plan).collect::<Vec<_>>() })
+pub(super) fn plan(boot: &Boot) -> Value {
+    json!({ "types": features::types(), "runs": boot.passes.iter().map(Pass::plan).collect::<Vec<_>>() })
 }
 
-impl Rung {
+impl Pass {
     fn plan(&self) -> Value {
         let mut environment = json!({
             "PATH": "/bin",
@@ -43,16 +41,22 @@ impl Rung {
             "SYNFIN_TEST_WITNESS": "trace",
         });
         let mut doctor = Vec::new();
-        if !self.top {
-            environment["SYNFIN_TEST_MAX_RUNG"] = self.name.into();
-            doctor = vec!["--max-rung", self.name];
+        if let Some(rung) = self.max_rung {
+            environment["SYNFIN_TEST_MAX_RUNG"] = rung.into();
+            doctor = vec!["--max-rung", rung];
         }
-        // One at a time: the witness tells places by address, and each test has the same addresses.
-        let words = |name: &&str| json!([test_path(name), "--test-threads=1"]);
+        let words = |words: &&[&str]| {
+            let [name, words @ ..] = words else { return Vec::new() };
+            let mut line = vec![test_path(name)];
+            line.extend(words.iter().map(|word| (*word).to_owned()));
+            // One at a time: the witness tells places by address, and each test has the same addresses.
+            line.push("--test-threads=1".to_owned());
+            line
+        };
         json!({
             "name": self.name,
             "doctor": doctor,
-            "programs": TESTS.iter().map(words).collect::<Vec<_>>(),
+            "programs": self.programs.iter().map(words).collect::<Vec<_>>(),
             "environment": environment,
         })
     }
@@ -69,10 +73,14 @@ mod tests {
 
     #[test]
     fn only_a_lower_rung_is_forced() {
-        let top = Rung { name: "tp_btf", top: true, without: "" }.plan();
+        let top =
+            Pass { name: "tp_btf", max_rung: None, doctor: &[0], programs: &[&["refusals", "--include-ignored"]] };
+        let top = top.plan();
         assert_eq!(top["environment"].get("SYNFIN_TEST_MAX_RUNG"), None);
         assert_eq!(top["doctor"], json!([]));
-        let lower = Rung { name: "tracepoint", top: false, without: "" }.plan();
+        assert_eq!(top["programs"], json!([["/test/deps/refusals", "--include-ignored", "--test-threads=1"]]));
+        let lower =
+            Pass { name: "low", max_rung: Some("tracepoint"), doctor: &[0], programs: &[&["transitions"]] }.plan();
         assert_eq!(lower["environment"]["SYNFIN_TEST_MAX_RUNG"], "tracepoint");
         assert_eq!(lower["doctor"], json!(["--max-rung", "tracepoint"]));
         assert_eq!(lower["programs"][0], json!(["/test/deps/transitions", "--test-threads=1"]));

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use super::guard;
 use super::reports::Reports;
 use crate::cmd;
 
@@ -25,6 +26,8 @@ const MEMORY_MIB: &str = "1024";
 pub(super) struct Machine<'a> {
     pub(super) image: &'a Path,
     pub(super) initramfs: &'a Path,
+    /// More words on the kernel's command line.
+    pub(super) parameters: &'a str,
     /// Where what the kernel says is kept.
     pub(super) console: &'a Path,
 }
@@ -40,7 +43,8 @@ impl Machine<'_> {
         // Without cmpxchg16b: after it, TCG of QEMU 7.2 now and then lets a kernel die of a double fault in __kmalloc.
         qemu.args(["-cpu", "qemu64,-cx16"]);
         // A kernel that panics restarts (panic=-1), and a machine that restarts ends.
-        qemu.args(["-no-reboot", "-append", "console=ttyS0 loglevel=5 panic=-1", "-kernel"]).arg(self.image);
+        let parameters = format!("console=ttyS0 loglevel=5 panic=-1 {}", self.parameters);
+        qemu.args(["-no-reboot", "-append", parameters.trim_end(), "-kernel"]).arg(self.image);
         qemu.arg("-initrd").arg(self.initramfs);
         // The first serial line is the kernel's, the second synfin-vm-init's.
         qemu.arg("-serial").arg(format!("file:{}", self.console.display())).args(["-serial", "stdio"]);
@@ -51,6 +55,7 @@ impl Machine<'_> {
     pub(super) fn run(&self, show: &dyn Fn(&str)) -> Result<Reports> {
         let mut command = self.command();
         let shown = cmd::show(&command);
+        guard::tie(&mut command);
         let mut qemu = command.stdout(Stdio::piped()).spawn().with_context(|| format!("`{shown}` does not start"))?;
         let stdout = qemu.stdout.take().context("stdout is piped")?;
         let (sender, lines) = channel();

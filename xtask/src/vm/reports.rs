@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::boots::Boot;
 use super::features::Facts;
 
 /// All that one machine reported.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(super) struct Reports {
     pub(super) release: Option<String>,
+    /// What the kernel calls its lockdown.
+    pub(super) lockdown: String,
     pub(super) facts: Facts,
     pub(super) runs: Vec<Run>,
     /// Why the machine could not do its work, and lines that are not understood.
@@ -61,7 +64,10 @@ impl Reports {
         };
         let text = |key: &str| record[key].as_str().unwrap_or_default().to_owned();
         match text("record").as_str() {
-            "boot" => self.release = Some(text("release")),
+            "boot" => {
+                self.release = Some(text("release"));
+                self.lockdown = text("lockdown");
+            }
             "facts" => self.facts = facts(&record),
             "doctor" => {
                 let run = self.run(&text("run"));
@@ -96,21 +102,27 @@ impl Reports {
     }
 
     /// Everything that is not as it must be: empty for a machine whose kernel has passed.
-    pub(super) fn failures(&self, runs: &[&str], programs: &[&str]) -> Vec<String> {
+    pub(super) fn failures(&self, boot: &Boot) -> Vec<String> {
         let mut failures = self.trouble.clone();
         if !self.done {
             failures.push("the machine did not come to the end of its plan".to_owned());
         }
-        for name in runs {
-            let Some(run) = self.runs.iter().find(|run| run.name == *name) else {
+        if self.release.is_some() && self.lockdown != boot.lockdown {
+            failures.push(format!("the kernel calls its lockdown {:?}, not {:?}", self.lockdown, boot.lockdown));
+        }
+        for pass in boot.passes {
+            let name = pass.name;
+            let Some(run) = self.runs.iter().find(|run| run.name == name) else {
                 failures.push(format!("{name}: not run"));
                 continue;
             };
-            if run.doctor_exit != Some(0) {
-                failures.push(format!("{name}: `synfin doctor` does not call it fit{}", run.complaints()));
+            if !run.doctor_exit.is_some_and(|exit| pass.doctor.contains(&exit)) {
+                let exit = run.doctor_exit.map_or_else(|| "nothing".to_owned(), |code| code.to_string());
+                let complaints = run.complaints();
+                failures.push(format!("{name}: `synfin doctor` answers {exit}, not {:?}{complaints}", pass.doctor));
             }
-            for program in programs {
-                match run.programs.iter().find(|known| known.name == *program) {
+            for program in pass.program_names() {
+                match run.programs.iter().find(|known| known.name == program) {
                     Some(known) => failures.extend(known.failures().map(|failure| format!("{name}: {failure}"))),
                     None => failures.push(format!("{name}: {program} was not run")),
                 }
@@ -202,9 +214,16 @@ fn facts(record: &Value) -> Facts {
 
 #[cfg(test)]
 mod tests {
+    use super::super::boots::Pass;
     use super::*;
 
-    const GOOD: &str = r#"{"record":"boot","release":"6.1.0-50"}
+    const PASS: Pass = Pass { name: "tp_btf", max_rung: None, doctor: &[0], programs: &[&["transitions"]] };
+
+    fn boot(passes: &'static [Pass]) -> Boot {
+        Boot { name: "plain", parameters: "", lockdown: "none", passes }
+    }
+
+    const GOOD: &str = r#"{"record":"boot","release":"6.1.0-50","lockdown":"none"}
         {"record":"facts","tracepoints":{"tcp/tcp_send_reset":["skaddr","state"]},"types":["bpf_ringbuf"]}
         {"record":"doctor","run":"tp_btf","exit":0,"report":{"probes":[{"name":"state","verdict":"active"}]}}
         {"record":"output","run":"tp_btf","program":"transitions","line":"running 2 tests"}
@@ -222,7 +241,7 @@ mod tests {
     }
 
     fn failures(text: &str) -> Vec<String> {
-        read(text).failures(&["tp_btf"], &["transitions"])
+        read(text).failures(&boot(&[PASS]))
     }
 
     #[test]
@@ -249,8 +268,9 @@ mod tests {
             assert!(failures.len() == 1 && failures[0].contains(told), "{failures:?}");
         }
         let reports = read(GOOD);
-        assert_eq!(reports.failures(&["tp_btf", "tracepoint"], &["transitions"]), ["tracepoint: not run"]);
-        assert_eq!(reports.failures(&["tp_btf"], &["transitions", "storm"]), ["tp_btf: storm was not run"]);
+        assert_eq!(reports.failures(&boot(&[PASS, Pass { name: "tracepoint", ..PASS }])), ["tracepoint: not run"]);
+        let more = boot(&[Pass { programs: &[&["transitions"], &["storm"]], ..PASS }]);
+        assert_eq!(reports.failures(&more), ["tp_btf: storm was not run"]);
         assert_eq!(read("").sum(), (0, 0));
         assert!(!failures("").is_empty());
     }
@@ -270,6 +290,9 @@ mod tests {
             .replace("\"exit\":0,\"report\"", "\"exit\":1,\"report\"")
             .replace("\"active\"", "\"broken\",\"detail\":\"EINVAL\"");
         assert!(failures(&ill)[0].contains("state: broken: EINVAL"), "{:?}", failures(&ill));
+        assert!(failures(&ill)[0].starts_with("tp_btf: `synfin doctor` answers 1, not [0]"), "{:?}", failures(&ill));
+        let locked = failures(&GOOD.replace("\"none\"", "\"integrity\""));
+        assert_eq!(locked, [r#"the kernel calls its lockdown "integrity", not "none""#]);
         assert_eq!(failures(&format!("{GOOD}\nKernel panic\n")), ["not understood: Kernel panic"]);
         assert_eq!(failures(&format!("{GOOD}\n{{\"record\":\"trouble\",\"why\":\"no tun\"}}\n")), ["no tun"]);
     }

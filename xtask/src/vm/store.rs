@@ -72,12 +72,13 @@ fn fetch_from(archive: Archive, folder: &Path) -> Result<Vec<Stored>> {
         let one = Stored { file: stanza.file, sha256: stanza.sha256 };
         if verify(folder, std::slice::from_ref(&one)).is_err() {
             cmd::say("vm", format!("{} {}: fetching", stanza.package, stanza.version));
-            // apt completes a file that is too short, and takes any other for the right one.
             let path = folder.join(&one.file);
+            // There is nothing to complete.
             if path.metadata().is_ok_and(|file| file.len() >= stanza.size) {
+                cmd::say("vm", format!("{}: is not what the index says: thrown away", one.file));
                 std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             }
-            archive.download(&stanza.package, &stanza.version, folder)?;
+            archive.download(&stanza.package, &stanza.version, &path)?;
             verify(folder, std::slice::from_ref(&one))?;
         }
         stored.push(one);
