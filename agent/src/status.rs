@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::census::Census;
 use crate::event::{EventKind, State};
 use crate::health::Probe;
 use crate::ledger::{Listener, Totals};
@@ -21,6 +22,10 @@ pub struct Status {
     pub tracked: [u64; State::LIMIT],
     /// Connections that the ledger may hold.
     pub ledger_limit: usize,
+    /// The kernel's own tables, as of the last look; None before the first, and where there is none.
+    pub census: Option<Arc<Census>>,
+    /// How events and tables have agreed.
+    pub drift: Drift,
     /// Listeners seen, busiest first, at most [`crate::ledger::LISTENERS`].
     pub listeners: Vec<Listener>,
     /// Events read from the ring, by [`EventKind::index`].
@@ -86,6 +91,23 @@ pub struct Export {
     pub failing: Option<Duration>,
     /// The last error in plain words, and how long ago it was.
     pub error: Option<(String, Duration)>,
+}
+
+/// How the ledger and the kernel's tables have agreed. Totals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drift {
+    /// Sockets that were there before the agent.
+    pub found_at_start: u64,
+    /// Sockets found later that no event had told of.
+    pub adopted: u64,
+    /// Sockets found in another state than the ledger believed.
+    pub stale: u64,
+    /// Sockets that were gone although no close had been seen.
+    pub missed_closes: u64,
+    /// Listings that the ledger was compared with.
+    pub listings: u64,
+    /// CPU time of all censuses.
+    pub census_cpu: Duration,
 }
 
 /// Something that could not be told.

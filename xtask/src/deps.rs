@@ -95,7 +95,7 @@ const ROOMS: &[Room] = &[
         // The core.
         Rule { module: "ledger",     never: CORE_NEVER,     knows: Only(&["census", "clock", "event"]) },
         Rule { module: "tally",      never: CORE_NEVER,     knows: Only(&["event"]) },
-        Rule { module: "status",     never: CORE_NEVER,     knows: Only(&["event", "health", "ledger"]) },
+        Rule { module: "status",     never: CORE_NEVER,     knows: Only(&["census", "event", "health", "ledger"]) },
         Rule { module: "loss",       never: CORE_NEVER,     knows: Only(&["event", "health", "probes", "ring", "status"]) },
         // What goes out.
         Rule { module: "export",     never: OUTPUT_NEVER,   knows: Only(&["census", "clock", "config", "event", "health", "ledger", "status", "tally"]) },

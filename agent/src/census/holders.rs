@@ -42,6 +42,22 @@ pub fn of(inodes: &BTreeSet<u64>) -> BTreeMap<u64, Vec<Holder>> {
     holders
 }
 
+/// One process for each socket file that any holds, by inode number: the first that is met. Of processes that share a socket any one is a holder.
+pub fn all() -> Vec<(u64, Holder)> {
+    let mut held = Vec::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Ok(files) = fs::read_dir(process.path().join("fd")) else { continue };
+        let mut inodes = files.filter_map(|file| socket(&file.ok()?.path())).peekable();
+        if inodes.peek().is_none() {
+            continue;
+        }
+        let Ok(name) = fs::read_to_string(process.path().join("comm")) else { continue };
+        held.extend(inodes.map(|inode| (inode, Holder { pid, name: name.trim_end().to_owned() })));
+    }
+    held
+}
+
 /// Inode number of an open file that is a socket: its link reads `socket:[INODE]`.
 fn socket(link: &Path) -> Option<u64> {
     let target = fs::read_link(link).ok()?;

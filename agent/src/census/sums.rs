@@ -171,6 +171,15 @@ impl Sums {
         self.groups.iter().filter(|group| which(group)).map(|group| group.sockets).sum()
     }
 
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.groups.extend_from_slice(&other.groups);
+        self.listeners.extend_from_slice(&other.listeners);
+        self.strays.groups += other.strays.groups;
+        self.strays.listeners += other.strays.listeners;
+        self.strays.unreadable += other.strays.unreadable;
+    }
+
     /// Puts them in the order in which they are shown: by namespace, port, state.
     pub fn sort(&mut self) {
         let place = |state: State| State::ALL.iter().position(|other| *other == state);

@@ -1,11 +1,15 @@
 //! Goes through the namespaces, one after the other, on a thread of its own.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
+use super::cadence::Cadence;
 use super::namespaces::{Namespace, Namespaces};
-use super::{Socket, States, Sums, Walk};
+use super::{Form, Socket, States, Sums, Walk, mark};
 
 /// Which namespaces are walked: all, or those with these inode numbers.
 pub type Only = Option<Vec<u32>>;
@@ -19,7 +23,9 @@ pub struct Place {
     pub name: Option<String>,
     /// A process in it.
     pub pid: Option<u32>,
-    /// Time that its walk took.
+    /// When it was walked, `CLOCK_MONOTONIC` nanoseconds.
+    pub walked_ns: u64,
+    /// CPU time that the walk took.
     pub took: Duration,
 }
 
@@ -36,6 +42,10 @@ pub struct Census {
     pub places: Vec<Place>,
     /// Namespaces that could not be walked, and why.
     pub failures: Vec<(u32, String)>,
+    /// CPU time that it took, the look at counters and for namespaces included.
+    pub cost: Duration,
+    /// Namespaces that were walked this time; the others keep what was counted before.
+    pub walked: usize,
 }
 
 /// Walks namespaces. Its methods move the calling thread into them, so that they are for a thread that does nothing else.
@@ -43,6 +53,8 @@ pub struct Walker {
     walk: Box<dyn Walk>,
     namespaces: Namespaces,
     only: Only,
+    /// The last walk of each namespace, for [`Walker::survey`].
+    known: BTreeMap<u32, (Place, Sums)>,
 }
 
 impl fmt::Debug for Walker {
@@ -54,7 +66,7 @@ impl fmt::Debug for Walker {
 impl Walker {
     /// Walks `only` these namespaces by `walk`.
     pub fn new(walk: Box<dyn Walk>, only: Only) -> Self {
-        Self { walk, namespaces: Namespaces::default(), only }
+        Self { walk, namespaces: Namespaces::default(), only, known: BTreeMap::new() }
     }
 
     /// Replaces the namespaces that are walked.
@@ -84,9 +96,9 @@ impl Walker {
         let mut census = Census { began_ns: now(), ..Census::default() };
         for inode in inodes {
             let Some(namespace) = self.namespaces.get(*inode) else { continue };
-            let start = Instant::now();
+            let (start, walked_ns) = (cpu_time(), now());
             match namespace.enter().and_then(|()| self.walk.count()) {
-                Ok(()) => census.places.push(place(namespace, start.elapsed())),
+                Ok(()) => census.places.push(place(namespace, walked_ns, cpu_time().saturating_sub(start))),
                 Err(error) => census.failures.push((*inode, error.to_string())),
             }
         }
@@ -96,7 +108,51 @@ impl Walker {
         census.sums.groups.retain(|group| !failed(group.netns));
         census.sums.listeners.retain(|row| !failed(row.netns));
         census.ended_ns = now();
+        census.walked = census.places.len();
+        census.cost = census.places.iter().map(|place| place.took).sum();
         Ok(census)
+    }
+
+    /// Brings what is known of all namespaces up to date, within the budget of `cadence`.
+    ///
+    /// # Errors
+    /// As [`Walker::count`].
+    pub fn survey(&mut self, cadence: &mut Cadence, now: &dyn Fn() -> u64) -> io::Result<Census> {
+        let (start, began_ns) = (cpu_time(), now());
+        self.namespaces.discover();
+        let all: Vec<(u32, Option<u64>)> = self.wanted().into_iter().map(|inode| (inode, self.mark(inode))).collect();
+        let due = cadence.due(&all, began_ns);
+        cadence.spent(cpu_time().saturating_sub(start));
+        let mut failures = Vec::new();
+        let mut walked = 0;
+        for inode in due {
+            if !cadence.may_walk(inode) {
+                continue;
+            }
+            let Census { mut places, sums, failures: failed, .. } = self.count(&[inode], now)?;
+            failures.extend(failed);
+            let Some(place) = places.pop() else { continue };
+            // Half-open sockets go without a counter that tells, and TIME_WAIT in a namespace that hides its counters.
+            let counted = all.iter().find(|(other, _)| *other == inode).and_then(|(_, mark)| *mark);
+            let quiet = sums.groups.iter().all(|group| group.form != Form::Request);
+            cadence.walked(inode, counted.filter(|_| quiet), place.took);
+            self.known.insert(inode, (place, sums));
+            walked += 1;
+        }
+        self.known.retain(|inode, _| all.iter().any(|(other, _)| other == inode));
+        let mut census = Census { began_ns, failures, walked, ..Census::default() };
+        for (place, sums) in self.known.values() {
+            census.places.push(place.clone());
+            census.sums.add(sums);
+        }
+        census.ended_ns = now();
+        census.cost = cpu_time().saturating_sub(start);
+        Ok(census)
+    }
+
+    fn mark(&self, inode: u32) -> Option<u64> {
+        self.namespaces.get(inode)?.enter().ok()?;
+        mark::of_this_thread()
     }
 
     /// Lists the sockets of one namespace. False if there is no such namespace any more.
@@ -111,6 +167,12 @@ impl Walker {
     }
 }
 
-fn place(namespace: &Namespace, took: Duration) -> Place {
-    Place { inode: namespace.inode, name: namespace.name.clone(), pid: namespace.pid, took }
+fn place(namespace: &Namespace, walked_ns: u64, took: Duration) -> Place {
+    Place { inode: namespace.inode, name: namespace.name.clone(), pid: namespace.pid, walked_ns, took }
+}
+
+/// CPU time of the calling thread.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }

@@ -10,7 +10,7 @@ use super::problem::Problem;
 use super::setting::{Provenance, Setting};
 use super::units::{format_size, parse_size};
 use super::value::{Parsed, boolean, duration, list, number, one};
-use super::{Config, Filter, Ledger, Probes, Ring, Summary};
+use super::{Census, Config, Filter, Ledger, Probes, Ring, Summary};
 use crate::probes::PROBES;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -47,6 +47,12 @@ pub(super) fn build(settings: &[Setting], problems: &mut Vec<Problem>, warnings:
             max_connections: read
                 .field("ledger.max_connections", default.ledger.max_connections, |s| one(s, number(16..=16 << 20))),
         },
+        census: Census {
+            enabled: read.field("census.enabled", default.census.enabled, |s| one(s, boolean)),
+            interval: read
+                .field("census.interval", default.census.interval, |s| duration(s, &(Duration::from_secs(5)..=HOUR))),
+            cpu_share: read.field("census.cpu_share", default.census.cpu_share, |s| one(s, share)),
+        },
         summary: Summary {
             interval: read.field("summary.interval", default.summary.interval, |s| {
                 duration(s, &(Duration::from_millis(100)..=HOUR))
@@ -58,6 +64,14 @@ pub(super) fn build(settings: &[Setting], problems: &mut Vec<Problem>, warnings:
 
 fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("not a path; leave it out for the kernel's own BTF".to_owned()) } else { Ok(text.into()) }
+}
+
+/// A share of one CPU.
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        _ => Err("not a share of one CPU; use a number above 0, up to 1, e.g. 0.01".to_owned()),
+    }
 }
 
 /// A probe that synfin can do without.

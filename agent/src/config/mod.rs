@@ -47,6 +47,8 @@ pub struct Config {
     pub ring: Ring,
     /// What the agent remembers.
     pub ledger: Ledger,
+    /// The kernel's own tables, which the ledger is compared with.
+    pub census: Census,
     /// The live summary of `synfin run`.
     pub summary: Summary,
     /// Export by OTLP.
@@ -140,6 +142,23 @@ pub struct Ledger {
 impl Default for Ledger {
     fn default() -> Self {
         Self { max_connections: 262_144 }
+    }
+}
+
+/// The kernel's own tables, which the ledger is compared with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Census {
+    /// Whether `synfin run` looks at them at all.
+    pub enabled: bool,
+    /// Longest time between two looks at a namespace in which something happens.
+    pub interval: Duration,
+    /// Share of one CPU that walks may take, above 0 to 1; [`Census::interval`] wins over it.
+    pub cpu_share: f64,
+}
+
+impl Default for Census {
+    fn default() -> Self {
+        Self { enabled: true, interval: Duration::from_secs(30), cpu_share: 0.01 }
     }
 }
 

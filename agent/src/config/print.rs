@@ -9,15 +9,16 @@ use url::Url;
 use super::otlp::{Otlp, Section, Sections};
 use super::units::{format_duration, format_size};
 use super::value::MASK;
-use super::{Config, Filter, Ledger, Probes, Ring, Summary};
+use super::{Census, Config, Filter, Ledger, Probes, Ring, Summary};
 
 pub(super) fn to_yaml(config: &Config) -> String {
     // Whole structs are taken apart, so that a new field cannot be forgotten here.
-    let Config { filter, probes, ring, ledger, summary, otlp } = config;
+    let Config { filter, probes, ring, ledger, census, summary, otlp } = config;
     let Filter { netns, netns_from: _, ports, peers, exclude_peers, exclude_loopback } = filter;
     let Probes { btf, max_rung, disable } = probes;
     let Ring { size, poll } = ring;
     let Ledger { max_connections } = ledger;
+    let Census { enabled, interval: census_interval, cpu_share } = census;
     let Summary { interval } = summary;
     let root = section([
         (
@@ -40,6 +41,14 @@ pub(super) fn to_yaml(config: &Config) -> String {
         ),
         ("ring", section([("size", format_size((*size).into()).into()), ("poll", format_duration(*poll).into())])),
         ("ledger", section([("max_connections", (*max_connections).into())])),
+        (
+            "census",
+            section([
+                ("enabled", (*enabled).into()),
+                ("interval", format_duration(*census_interval).into()),
+                ("cpu_share", (*cpu_share).into()),
+            ]),
+        ),
         ("summary", section([("interval", format_duration(*interval).into())])),
         ("otlp", otlp_section(otlp)),
     ]);

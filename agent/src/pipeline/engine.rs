@@ -6,7 +6,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 
-use super::usage;
+use super::reconciler::Reconciler;
+use super::surveyor::Surveyor;
+use super::{census, usage};
+use crate::census::cadence::Pace;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::event::Event;
@@ -18,7 +21,7 @@ use crate::loss;
 use crate::merge::Merge;
 use crate::netns::NetnsSpec;
 use crate::ring::{Drain, Pass};
-use crate::status::{Loss, Status};
+use crate::status::{Loss, LossReason, Status};
 use crate::tally::{Tallied, Tally, What};
 
 /// Records of one pass: about 15 ms of work, so that ticks and stops are never late.
@@ -75,6 +78,9 @@ pub(super) struct Engine {
     lag: Duration,
     losses: Vec<Loss>,
     ended: Vec<Ended>,
+    reconciler: Option<Reconciler>,
+    /// Namespaces of the filter that the census was told last.
+    walked: Vec<u32>,
 }
 
 impl Engine {
@@ -103,7 +109,26 @@ impl Engine {
             lag: Duration::ZERO,
             losses: Vec::new(),
             ended: Vec::new(),
+            reconciler: None,
+            walked: Vec::new(),
         })
+    }
+
+    /// Compares the ledger with the kernel's own tables from now on. Without that it still tells what events tell.
+    pub(super) fn survey(&mut self, config: &Config) {
+        let start = || {
+            let filter = filter(config)?;
+            let walk = census::walk(config, &filter)?;
+            let pace = Pace { share: config.census.cpu_share, interval: config.census.interval };
+            Surveyor::start(walk, filter.netns, pace, Arc::clone(&self.clock))
+        };
+        match start() {
+            Ok(surveyor) => self.reconciler = Some(Reconciler::new(surveyor)),
+            Err(error) => tracing::warn!(
+                error = format!("{error:#}"),
+                "no census: connections older than the agent, TIME_WAIT and half-open sockets are not told"
+            ),
+        }
     }
 
     pub(super) fn probes(&self) -> Vec<Probe> {
@@ -134,7 +159,11 @@ impl Engine {
         self.lag = pass.oldest_ns.map_or(Duration::ZERO, |oldest| Duration::from_nanos(now.saturating_sub(oldest)));
         self.last = pass;
         // Events are complete up to the start of a pass that emptied the ring; else up to the newest one read.
-        self.ledger.tick(if pass.emptied { now } else { self.newest_ns });
+        let complete_ns = if pass.emptied { now } else { self.newest_ns };
+        if let Some(reconciler) = &mut self.reconciler {
+            reconciler.step(&mut self.ledger, complete_ns, now);
+        }
+        self.ledger.tick(complete_ns);
         self.hand_over(observer);
         if now >= self.next_tick_ns {
             self.next_tick_ns = now + TICK_NS;
@@ -181,6 +210,12 @@ impl Engine {
             loss::gather(|slot| self.kernel.lost(slot), &probes, self.drain.rejected(), self.ledger.totals().folded);
         let grown = loss::growth(&self.losses, &losses);
         self.losses.clone_from(&losses);
+        let lost_events = |loss: &Loss| !matches!(loss.reason, LossReason::LedgerFull | LossReason::TallyOverflow);
+        if let Some(reconciler) = &mut self.reconciler
+            && grown.iter().any(lost_events)
+        {
+            reconciler.doubt();
+        }
         let status = self.status(now, probes, losses);
         observer.tick(&Tick { tallied: &tallied, losses: &grown, jump_ns, status: &status });
         status
@@ -219,6 +254,12 @@ impl Engine {
             }
             self.missing_namespaces = missing;
         }
+        if let Some(reconciler) = &self.reconciler
+            && self.walked != inodes
+        {
+            reconciler.set_only(Some(inodes.clone()));
+            self.walked.clone_from(&inodes);
+        }
         // An inode number that is gone stays out of the filter, because the kernel may give it to another namespace.
         if let Err(error) = self.kernel.set_netns(inodes) {
             tracing::warn!(%error, "the filter of network namespaces could not be changed");
@@ -234,6 +275,8 @@ impl Engine {
             tracked: *self.ledger.tracked(),
             ledger_limit: self.ledger.limit(),
             listeners: self.ledger.listeners(),
+            census: self.reconciler.as_ref().and_then(Reconciler::latest),
+            drift: self.reconciler.as_ref().map_or_else(Default::default, Reconciler::drift),
             events: self.drain.seen(),
             losses,
             probes,

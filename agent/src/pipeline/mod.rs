@@ -2,8 +2,10 @@
 
 mod census;
 mod engine;
+mod reconciler;
 mod run;
 mod stop;
+mod surveyor;
 mod usage;
 mod watch;
 mod writer;

@@ -29,7 +29,10 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     let stop = Stop::on_signals()?;
     let clock = Arc::new(Clock::default());
     let board = Arc::new(Board::default());
-    let engine = Engine::start(config, Arc::clone(&clock))?;
+    let mut engine = Engine::start(config, Arc::clone(&clock))?;
+    if config.census.enabled {
+        engine.survey(config);
+    }
     // A first status before anybody asks: exporters must not tell of an agent without probes.
     let first = engine.first_status();
     board.publish(first.clone());

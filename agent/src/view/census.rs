@@ -253,13 +253,14 @@ mod tests {
             group(State::SynSent, Form::Full, None, 9),
         ];
         let strays = Strays { groups: 11, ..Strays::default() };
-        let place = Place { inode: 7, name: Some("blue".into()), pid: None, took: Duration::ZERO };
+        let place = Place { inode: 7, name: Some("blue".into()), pid: None, walked_ns: 0, took: Duration::ZERO };
         let census = Census {
             began_ns: 1_000_000_000,
             ended_ns: 1_012_500_000,
             sums: Sums { groups, listeners: vec![listener(1), listener(2)], strays },
             places: vec![place],
             failures: vec![(8, "no permission".into())],
+            ..Census::default()
         };
         let holder = |pid| Holder { pid, name: "a\tb".into() };
         let holders = BTreeMap::from([(1, vec![holder(4), holder(5)]), (2, vec![holder(5)])]);

@@ -82,4 +82,5 @@ pub const TELEMETRY: &[&str] = &[
     "synfin.probe.verdict",
     "synfin.probes",
     "synfin.reset.socket",
+    "synfin.uncounted.reason",
 ];

@@ -113,14 +113,14 @@ fn every_bad_value_names_field_value_origin_and_fix() {
 #[test]
 fn unknown_keys_name_the_known_ones() {
     for (text, complaint) in [
-        ("rings: {}", "rings (file F): is unknown; known here: filter, probes, ring, ledger, summary, otlp"),
+        ("rings: {}", "rings (file F): is unknown; known here: filter, probes, ring, ledger, census, summary, otlp"),
         ("ring: {siz: 1}", "ring.siz (file F): is unknown; known here: size, poll"),
         (
             "otlp: {logs: {queue: 1}}",
             "otlp.logs.queue (file F): is unknown; known here: enabled, endpoint, protocol, headers, timeout, compression",
         ),
         ("ring: 8MiB", "ring (file F): is a section; put its fields below it: size, poll"),
-        ("1: 2", "1 (file F): is unknown; known here: filter, probes, ring, ledger, summary, otlp"),
+        ("1: 2", "1 (file F): is unknown; known here: filter, probes, ring, ledger, census, summary, otlp"),
     ] {
         assert_eq!(complaints(text), complaint);
     }

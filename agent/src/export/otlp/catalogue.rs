@@ -5,6 +5,7 @@
 //! unit nor `total`: Prometheus adds them. No attribute is an address, a port or a process: the number of series is
 //! bounded by the table.
 
+use super::census;
 use super::readings as read;
 use super::readings::{Points, Snapshot};
 
@@ -145,7 +146,40 @@ pub const CATALOGUE: &[Metric] = &[
     counter("system.network.tcp.time_wait.entered", "{connection}",
         &["network.tcp.close.first"], read::time_wait,
         "Connections that went into TIME_WAIT on this host, by who closed first."),
+    // The kernel's own tables (census).
+    up_down("system.network.connection.count", "{connection}",
+        &["network.transport", "network.connection.state", "network.type", "linux.netns.inode", "linux.cgroup.id"],
+        census::connections,
+        "TCP sockets by state, as the kernel's tables had them at the last census, TIME_WAIT, half-open ones and listeners included. \
+         The 80 largest pairs of namespace and cgroup have rows of their own, the others are added up without them. Minisocks \
+         have no cgroup."),
+    up_down("system.network.tcp.queue.usage", "By",
+        &["network.io.direction", "linux.netns.inode", "linux.cgroup.id"], census::queues,
+        "Bytes in the queues of sockets: received and not read, or written and not acknowledged."),
+    up_down("system.network.tcp.accept_queue.usage", "{connection}",
+        &["linux.netns.inode", "network.local.port"], census::accept_queue,
+        "Connections that wait for accept(). The 500 busiest listeners have rows of their own, the others are added up."),
+    up_down("system.network.tcp.accept_queue.limit", "{connection}",
+        &["linux.netns.inode", "network.local.port"], census::accept_limit,
+        "Connections that may wait for accept()."),
+    up_down("system.network.tcp.half_open.count", "{connection}",
+        &["linux.netns.inode", "network.local.port"], census::half_open,
+        "Half-open connections of a listener, by its own account."),
+    gauge("system.network.tcp.half_open.age", "s",
+        &["linux.netns.inode", "network.local.port"], census::oldest,
+        "Age of the oldest half-open connection of a listener; none without any."),
     // synfin itself.
+    gauge("synfin.census.age", "s", &[], census::age,
+        "Time since the last census began. Quiet namespaces in it may have been walked before."),
+    counter_float("synfin.census.cpu.time", "s", &[], census::cpu,
+        "CPU time of the walks, part of `process.cpu.time`."),
+    up_down("synfin.census.namespaces", "{namespace}", &[], census::namespaces,
+        "Network namespaces in the last census."),
+    up_down("synfin.census.uncounted", "{item}", &["synfin.uncounted.reason"], census::uncounted,
+        "What the last census could not tell: sockets beyond the room for groups (`group`), listeners beyond theirs \
+         (`listener`), sockets of an unknown kind (`unreadable`), namespaces that could not be walked (`namespace`)."),
+    counter("synfin.ledger.found_at_start", "{socket}", &[], census::found_at_start,
+        "Sockets that were there before the agent: their age is not known."),
     counter("synfin.events", "{event}", &["synfin.event.kind"], read::events,
         "Events read from the kernel."),
     counter("synfin.events.lost", "{event}", &["synfin.loss.reason", "synfin.event.kind"], read::losses,
@@ -155,8 +189,8 @@ pub const CATALOGUE: &[Metric] = &[
     up_down("synfin.ledger.limit", "{connection}", &[], read::ledger_limit,
         "Sockets that the ledger may hold."),
     counter("synfin.ledger.corrections", "{correction}", &["synfin.correction.kind"], read::corrections,
-        "Where the ledger had to be corrected: `unknown` (a connection whose beginning was not seen), `missed_close` \
-         (gone without a close), `gap` (a transition that does not follow from the last), `folded` (pushed out of a full \
+        "Where the ledger had to be corrected: `unknown` (a connection whose beginning was not seen), `adopted` (found by a census, its events were lost), \
+         `stale_state` (found by a census in another state), `missed_close` (gone without a close), `gap` (a transition that does not follow from the last), `folded` (pushed out of a full \
          ledger)."),
     up_down("synfin.ring.usage", "By", &[], read::ring_usage,
         "Bytes that waited in the kernel's ring when it was last read."),

@@ -20,6 +20,7 @@ use crate::ledger::{Connection, End};
 use crate::status::{Board, Export};
 
 pub mod catalogue;
+mod census;
 mod changes;
 pub mod ids;
 mod link;

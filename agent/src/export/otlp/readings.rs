@@ -147,6 +147,8 @@ pub(super) fn corrections(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     let totals = &snapshot.status.totals;
     let rows = [
         ("unknown", totals.unknown_connections),
+        ("adopted", snapshot.status.drift.adopted),
+        ("stale_state", totals.stale_states),
         ("missed_close", totals.missed_closes),
         ("gap", totals.gaps),
         ("folded", totals.folded),

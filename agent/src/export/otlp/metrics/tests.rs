@@ -8,6 +8,7 @@ use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ScopeMetri
 use super::super::catalogue::Metric;
 use super::super::fixtures::{client, refused};
 use super::*;
+use crate::census::{Census, Form, Group, Listener, Network, Sums};
 use crate::event::{EventKind, State};
 use crate::health::{Cost, Probe, Verdict};
 use crate::rung::Rung;
@@ -140,8 +141,37 @@ fn full() -> Status {
     status.memory = next();
     status.clock_jumps = next();
     status.missing_namespaces = next();
+    status.census = Some(Arc::new(census()));
     status.reset_reasons = Arc::new(["not_specified".into(), "no_socket".into()]);
     status
+}
+
+fn census() -> Census {
+    let group = Group {
+        netns: 7,
+        state: State::TimeWait,
+        form: Form::Timewait,
+        network: Network::Ipv6,
+        port: Some(80),
+        cgroup: 9,
+        sockets: 1234,
+        receive_queue: 1,
+        send_queue: 2,
+    };
+    let listener = Listener {
+        netns: 7,
+        local: [0; 16],
+        port: 80,
+        cgroup: 9,
+        cookie: 0,
+        inode: 0,
+        uid: 0,
+        accept_queue: 3,
+        accept_limit: 128,
+        half_open: 4,
+        oldest_ns: Some(1),
+    };
+    Census { sums: Sums { groups: vec![group], listeners: vec![listener], ..Sums::default() }, ..Census::default() }
 }
 
 #[test]
@@ -190,6 +220,9 @@ fn what_is_exported_is_what_the_status_says() {
         point("synfin.probe.status", "synfin.probe=state,synfin.probe.rung=tp_btf,synfin.probe.verdict=active"),
         1.0
     );
+    let waiting = "linux.cgroup.id=9,linux.netns.inode=7,network.connection.state=time_wait,network.transport=tcp,network.type=ipv6";
+    assert_eq!(point("system.network.connection.count", waiting), 1234.0);
+    assert_eq!(point("system.network.tcp.accept_queue.limit", "linux.netns.inode=7,network.local.port=80"), 128.0);
     assert_eq!(point("process.cpu.time", ""), status.cpu.as_secs_f64());
 }
 

@@ -1,0 +1,235 @@
+//! Values of the metrics that come from the kernel's own tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use opentelemetry::KeyValue;
+
+use super::readings::{Points, Snapshot};
+use crate::census::{Census, Group, Listener};
+use crate::event::State;
+
+/// Namespaces with their cgroups that have rows of their own; the rest is added up in rows without namespace and cgroup, so that sums stay
+/// exact. Twenty-two rows for each stay below the 2000 of an instrument.
+const PLACES: usize = 80;
+
+/// Listeners (ports of a namespace) that have rows of their own.
+const LISTENERS: usize = 500;
+
+type Place = (u32, u64);
+
+fn place((netns, cgroup): Place) -> Vec<KeyValue> {
+    let mut attributes = Vec::new();
+    if netns != 0 {
+        attributes.push(KeyValue::new("linux.netns.inode", i64::from(netns)));
+    }
+    if cgroup != 0 {
+        attributes.push(KeyValue::new("linux.cgroup.id", cgroup as i64));
+    }
+    attributes
+}
+
+/// The places with the most sockets.
+fn largest(groups: &[Group]) -> BTreeSet<Place> {
+    let mut sums: BTreeMap<Place, u64> = BTreeMap::new();
+    for group in groups {
+        *sums.entry((group.netns, group.cgroup)).or_default() += group.sockets;
+    }
+    let mut places: Vec<(u64, Place)> = sums.into_iter().map(|(place, sockets)| (sockets, place)).collect();
+    places.sort_unstable_by_key(|&(sockets, place)| (u64::MAX - sockets, place));
+    places.into_iter().take(PLACES).map(|(_, place)| place).collect()
+}
+
+/// Adds groups up by their place and something else.
+fn by_place<K: Ord>(
+    census: &Census,
+    key: impl Fn(&Group) -> K,
+    value: impl Fn(&Group) -> u64,
+) -> BTreeMap<(Place, K), u64> {
+    let places = largest(&census.sums.groups);
+    let mut sums = BTreeMap::new();
+    for group in &census.sums.groups {
+        let own = (group.netns, group.cgroup);
+        let place = if places.contains(&own) { own } else { (0, 0) };
+        *sums.entry((place, key(group))).or_default() += value(group);
+    }
+    sums
+}
+
+pub(super) fn connections(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+    let Some(census) = &snapshot.status.census else { return };
+    let position = |state: State| State::ALL.iter().position(|other| *other == state).unwrap_or_default();
+    let sums = by_place(census, |group| (position(group.state), group.network), |group| group.sockets);
+    for ((own, (state, network)), sockets) in sums {
+        let mut attributes = place(own);
+        attributes.push(KeyValue::new("network.transport", "tcp"));
+        attributes.push(KeyValue::new("network.connection.state", State::ALL[state].name()));
+        attributes.push(KeyValue::new("network.type", network.name()));
+        point(sockets as i64, &attributes);
+    }
+}
+
+pub(super) fn queues(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+    let Some(census) = &snapshot.status.census else { return };
+    let directions: [(&'static str, fn(&Group) -> u64); 2] =
+        [("receive", |group| group.receive_queue), ("transmit", |group| group.send_queue)];
+    for (direction, bytes) in directions {
+        for ((own, ()), bytes) in by_place(census, |_| (), bytes) {
+            let mut attributes = place(own);
+            attributes.push(KeyValue::new("network.io.direction", direction));
+            point(bytes as i64, &attributes);
+        }
+    }
+}
+
+/// What hangs on one port of a namespace.
+#[derive(Default)]
+struct Port {
+    queued: u64,
+    limit: u64,
+    half_open: u64,
+    oldest_ns: Option<u64>,
+}
+
+impl Port {
+    fn add(&mut self, row: &Listener) {
+        self.queued += u64::from(row.accept_queue);
+        self.limit += u64::from(row.accept_limit);
+        self.half_open += u64::from(row.half_open);
+        self.oldest_ns = [self.oldest_ns, row.oldest_ns].into_iter().flatten().min();
+    }
+}
+
+/// The ports with the most waiting connections, then the others together, without attributes.
+fn ports(census: &Census) -> Vec<(Vec<KeyValue>, Port)> {
+    let mut ports: BTreeMap<(u32, u16), Port> = BTreeMap::new();
+    for row in &census.sums.listeners {
+        ports.entry((row.netns, row.port)).or_default().add(row);
+    }
+    let mut ports: Vec<((u32, u16), Port)> = ports.into_iter().collect();
+    ports.sort_by_key(|(_, port)| u64::MAX - port.queued - port.half_open);
+    let others = ports.split_off(ports.len().min(LISTENERS));
+    let attributes = |(netns, port): (u32, u16)| {
+        vec![KeyValue::new("linux.netns.inode", i64::from(netns)), KeyValue::new("network.local.port", i64::from(port))]
+    };
+    let mut rows: Vec<_> = ports.into_iter().map(|(key, port)| (attributes(key), port)).collect();
+    if !others.is_empty() {
+        let sum = others.into_iter().fold(Port::default(), |sum, (_, port)| Port {
+            queued: sum.queued + port.queued,
+            limit: sum.limit + port.limit,
+            half_open: sum.half_open + port.half_open,
+            oldest_ns: [sum.oldest_ns, port.oldest_ns].into_iter().flatten().min(),
+        });
+        rows.push((Vec::new(), sum));
+    }
+    rows
+}
+
+fn each_port(snapshot: &Snapshot, mut point: impl FnMut(&Port, &[KeyValue])) {
+    for (attributes, port) in snapshot.status.census.iter().flat_map(|census| ports(census)) {
+        point(&port, &attributes);
+    }
+}
+
+pub(super) fn accept_queue(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+    each_port(snapshot, |port, attributes| point(port.queued as i64, attributes));
+}
+
+pub(super) fn accept_limit(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+    each_port(snapshot, |port, attributes| point(port.limit as i64, attributes));
+}
+
+pub(super) fn half_open(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+    each_port(snapshot, |port, attributes| point(port.half_open as i64, attributes));
+}
+
+pub(super) fn oldest(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
+    let now = snapshot.status.census.as_ref().map_or(0, |census| census.ended_ns);
+    each_port(snapshot, |port, attributes| {
+        if let Some(since) = port.oldest_ns {
+            point(now.saturating_sub(since) as f64 / 1e9, attributes);
+        }
+    });
+}
+
+pub(super) fn age(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
+    if let Some(census) = &snapshot.status.census {
+        point(snapshot.status.time_ns.saturating_sub(census.began_ns) as f64 / 1e9, &[]);
+    }
+}
+
+pub(super) fn namespaces(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+    if let Some(census) = &snapshot.status.census {
+        point(census.places.len() as i64, &[]);
+    }
+}
+
+pub(super) fn cpu(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
+    point(snapshot.status.drift.census_cpu.as_secs_f64(), &[]);
+}
+
+pub(super) fn uncounted(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+    let Some(census) = &snapshot.status.census else { return };
+    let strays = census.sums.strays;
+    for (reason, count) in [
+        ("group", strays.groups),
+        ("listener", strays.listeners),
+        ("unreadable", strays.unreadable),
+        ("namespace", census.failures.len() as u64),
+    ] {
+        point(count as i64, &[KeyValue::new("synfin.uncounted.reason", reason)]);
+    }
+}
+
+pub(super) fn found_at_start(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+    point(snapshot.status.drift.found_at_start, &[]);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::census::{Form, Network, Sums};
+    use crate::status::Status;
+
+    fn snapshot(places: u32) -> Snapshot {
+        let group = |netns| Group {
+            netns,
+            state: State::Established,
+            form: Form::Full,
+            network: Network::Ipv4,
+            port: None,
+            cgroup: 5,
+            sockets: u64::from(netns),
+            receive_queue: 2,
+            send_queue: 0,
+        };
+        let sums = Sums { groups: (1..=places).map(group).collect(), ..Sums::default() };
+        let status = Status { census: Some(Arc::new(Census { sums, ..Census::default() })), ..Status::default() };
+        Snapshot { status: Arc::new(status), ..Snapshot::default() }
+    }
+
+    fn points(read: fn(&Snapshot, &mut Points<'_, i64>), snapshot: &Snapshot) -> Vec<(i64, Vec<KeyValue>)> {
+        let mut points = Vec::new();
+        read(snapshot, &mut |value, attributes| points.push((value, attributes.to_vec())));
+        points
+    }
+
+    #[test]
+    fn rows_are_bounded_and_sums_exact() {
+        let snapshot = snapshot(1000);
+        let points = points(connections, &snapshot);
+        assert_eq!(points.len(), PLACES + 1);
+        assert_eq!(points.iter().map(|(value, _)| value).sum::<i64>(), (1..=1000).sum::<i64>());
+        let (rest, attributes) = &points[0];
+        assert_eq!(*rest, (1..=1000 - PLACES as i64).sum::<i64>(), "the largest keep their rows");
+        assert!(attributes.iter().all(|pair| !pair.key.as_str().starts_with("linux.")), "{attributes:?}");
+    }
+
+    #[test]
+    fn queues_by_direction() {
+        let points = points(queues, &snapshot(2));
+        let receive = points.iter().filter(|(_, attributes)| attributes.last().unwrap().value.as_str() == "receive");
+        assert_eq!(receive.map(|(value, _)| value).sum::<i64>(), 4);
+    }
+}
