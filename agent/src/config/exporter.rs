@@ -159,6 +159,13 @@ fn endpoint(setting: &Setting) -> Parsed<Url> {
             None => format!("begins neither with http:// nor with https://; {FIX}"),
         }),
         Err(error) => Err(format!("not a URL ({error}); {FIX}")),
+    })
+    // What cannot be read may still hold a password, and nobody knows where it ends.
+    .map_err(|mut faults| {
+        for fault in faults.iter_mut().filter(|fault| fault.value.contains('@')) {
+            MASK.clone_into(&mut fault.value);
+        }
+        faults
     })?;
     if url.username().is_empty() && url.password().is_none() {
         return Ok(url);
@@ -167,17 +174,14 @@ fn endpoint(setting: &Setting) -> Parsed<Url> {
     Err(vec![Fault { value: MASK.to_owned(), message }])
 }
 
-/// What somebody meant who wrote a host, with or without a port.
+/// What somebody meant who wrote a host, with or without a port. Before an `@` may stand a password: nothing is made of
+/// that.
 fn with_scheme(text: &str) -> Option<Url> {
-    if text.contains("//") || text.starts_with('/') {
+    if text.contains("//") || text.starts_with('/') || text.contains('@') {
         return None;
     }
     let host = if text.parse::<Ipv6Addr>().is_ok() { format!("[{text}]") } else { text.to_owned() };
     let mut url = Url::parse(&format!("http://{host}")).ok()?;
-    // A password was put before the host: nothing of it must be shown.
-    if !url.username().is_empty() || url.password().is_some() {
-        return None;
-    }
     if url.port().is_none() {
         url.set_port(Some(4317)).ok()?;
     }

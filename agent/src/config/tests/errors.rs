@@ -177,6 +177,11 @@ fn secrets_do_not_get_into_errors() {
         "otlp: {headers: s3cret}",
         "otlp: {headers: [s3cret]}",
         "otlp: {endpoint: 'http://me:s3cret@host:4317'}",
+        "otlp: {endpoint: 'http://me:s3cret@host:99999'}",
+        "otlp: {endpoint: 'me:s3cret@host:4317'}",
+        "otlp: {endpoint: 's3cret@host'}",
+        "otlp: {endpoint: 'me:12/s3cret@host:4317'}",
+        "otlp: {endpoint: ['http://me:s3cret@host:4317']}",
     ] {
         let complaint = complaints(text);
         assert!(complaint.contains("***") && !complaint.contains("s3cret"), "{complaint}");

@@ -191,10 +191,11 @@ impl Told {
 }
 
 /// The endpoint without a user name and password in it.
-fn redacted(endpoint: &str) -> String {
+pub(super) fn redacted(endpoint: &str) -> String {
     match (endpoint.find("://"), endpoint.rfind('@')) {
         (Some(scheme), Some(at)) if scheme < at => format!("{}{}", &endpoint[..scheme + 3], &endpoint[at + 1..]),
-        _ => endpoint.to_owned(),
+        (_, Some(at)) => endpoint[at + 1..].to_owned(),
+        (_, None) => endpoint.to_owned(),
     }
 }
 
@@ -281,6 +282,7 @@ mod tests {
     #[test]
     fn no_password_gets_into_the_log() {
         assert_eq!(redacted("https://me:secret@otlp.example:4318/v1/traces"), "https://otlp.example:4318/v1/traces");
+        assert_eq!(redacted("me:secret@otlp.example:4317"), "otlp.example:4317");
         assert_eq!(redacted("http://[::1]:4317"), "http://[::1]:4317");
     }
 }

@@ -1,11 +1,10 @@
-//! Metrics: the catalogue as instruments of OpenTelemetry's SDK, sent by our own transport.
+//! Metrics: the catalogue as instruments of OpenTelemetry's SDK, sent by its exporter.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use opentelemetry::metrics::{Histogram, Meter, MeterProvider as _};
 use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
@@ -16,9 +15,7 @@ use super::catalogue::{CATALOGUE, CONNECTION_DURATION, HANDSHAKE_DURATION, Instr
 use super::link::Link;
 use super::logs::Logs;
 use super::readings::{Line, Snapshot};
-use super::request::Request;
 use super::traces::Traces;
-use super::transport::Transport;
 use super::worker::{Accepted, Failure};
 use crate::ledger::{Connection, End, Role};
 use crate::status::Board;
@@ -68,14 +65,8 @@ const LAST_PAUSE: Duration = Duration::from_millis(200);
 
 /// A way that totals can go.
 pub(super) trait Way: Send + Sync + 'static {
-    /// Sends them, blocking until the endpoint has answered or the time is up.
-    fn send(&self, metrics: &ResourceMetrics) -> Result<Accepted, Failure>;
-}
-
-impl Way for Transport {
-    fn send(&self, metrics: &ResourceMetrics) -> Result<Accepted, Failure> {
-        Self::send(self, &Request::of(&ExportMetricsServiceRequest::from(metrics)))
-    }
+    /// Sends them once, until the endpoint has answered or the time is up.
+    fn send(&self, metrics: &ResourceMetrics) -> impl Future<Output = Result<Accepted, Failure>> + Send;
 }
 
 /// What the reader exports through: tells the link how it went, and the source that a collection is complete.
@@ -91,7 +82,7 @@ impl<W: Way> PushMetricExporter for Exporter<W> {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
         self.source.release();
         loop {
-            let why = match self.way.send(metrics) {
+            let why = match self.way.send(metrics).await {
                 Ok(Accepted { rejected, message }) => {
                     self.link.answered(rejected.try_into().unwrap_or(usize::MAX), &message);
                     return Ok(());

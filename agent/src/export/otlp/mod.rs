@@ -3,9 +3,9 @@
 //! Spans and log records go their own way: what waits, what is shed and what is lost is counted ([`queue`]), spans are
 //! encoded straight from what the ledger knew ([`span`]), and the endpoint's answers are taken by what they say
 //! (`transport`). OpenTelemetry's SDK loses some without counting them, takes five times the CPU, which the traffic that
-//! is watched then lacks, and knows answers as text. Metrics are made by the SDK, for they are few, and sent as all else
-//! is. An endpoint that is away is no error: what fits the queue
-//! waits for it, the rest is counted, and totals are cumulative.
+//! is watched then lacks, and knows answers as text. Metrics, which are few, are made by the SDK and sent by its exporter,
+//! which has the same transport below it. An endpoint that is away is no error: what fits the queue waits for it, the
+//! rest is counted, and totals are cumulative.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -292,7 +292,7 @@ impl Start<'_> {
         traces: Option<&Arc<Traces>>,
         logs: Option<&Logs>,
     ) -> Result<Metrics, OtlpError> {
-        let way = self.builder("metrics", signal).transport(method::METRICS)?;
+        let way = self.builder("metrics", signal).metrics()?;
         let component = |signal: &Option<Signal>, grpc, http| match signal.as_ref().map(|signal| signal.protocol) {
             Some(Protocol::HttpProtobuf) => http,
             Some(Protocol::Grpc) | None => grpc,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +16,9 @@ use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, 
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
     MetricsService, MetricsServiceServer,
 };
-use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -40,7 +42,9 @@ pub(super) struct Inbox {
     pub(super) services: Vec<String>,
     /// Answers for the next requests; afterwards everything is taken.
     pub(super) refusals: Vec<Status>,
-    /// Spans that it says to reject of each request, and why.
+    /// What requests with metrics said in the header `x-tenant`.
+    pub(super) tenants: Vec<String>,
+    /// Spans or data points that it says to reject of each request, and why.
     pub(super) partial: Option<(i64, String)>,
 }
 
@@ -73,7 +77,7 @@ impl Receiver {
                 let server = tonic::transport::Server::builder()
                     .add_service(traces)
                     .add_service(LogsServiceServer::new(service.clone()))
-                    .add_service(MetricsServiceServer::new(service));
+                    .add_service(MetricsServiceServer::new(service).accept_compressed(CompressionEncoding::Gzip));
                 server.serve_with_incoming(incoming).await.unwrap();
             });
         });
@@ -148,9 +152,14 @@ impl MetricsService for Receiver {
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
         self.take(|inbox| {
+            let tenant = request.metadata().get("x-tenant").and_then(|value| value.to_str().ok());
+            inbox.tenants.extend(tenant.map(str::to_owned));
             let scopes = request.into_inner().resource_metrics.into_iter().flat_map(|resource| resource.scope_metrics);
             inbox.metrics = scopes.flat_map(|scope| scope.metrics).collect();
-            ExportMetricsServiceResponse::default()
+            let partial_success = inbox.partial.clone().map(|(rejected_data_points, error_message)| {
+                ExportMetricsPartialSuccess { rejected_data_points, error_message }
+            });
+            ExportMetricsServiceResponse { partial_success }
         })
     }
 }
@@ -193,9 +202,55 @@ pub(super) fn answering(answer: Vec<u8>) -> (SocketAddr, Requests) {
             taken.lock().unwrap().push((head, body));
             // The sender may have heard enough before the end.
             _ = stream.write_all(&answer);
+            hang_up(&mut stream);
         }
     });
     (address, requests)
+}
+
+/// A server of another protocol, which meets a request of HTTP/2 with these bytes and closes the connection.
+pub(super) fn answering_http2(answer: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            // A connection that ends before there is a request on it ends without a reason that anybody is told.
+            if read_http2_request(&mut stream) && stream.write_all(answer).is_ok() {
+                hang_up(&mut stream);
+            }
+        }
+    });
+    address
+}
+
+/// Until the head of the first request; false if the sender goes away before.
+fn read_http2_request(stream: &mut TcpStream) -> bool {
+    const PREFACE: usize = 24;
+    const HEAD: usize = 9;
+    const HEADERS: u8 = 1;
+    let (mut data, mut chunk) = (Vec::new(), [0; 4_096]);
+    let mut frame = PREFACE;
+    loop {
+        while let Some(&[a, b, c, kind, ..]) = data.get(frame..frame + HEAD) {
+            if kind == HEADERS {
+                return true;
+            }
+            frame += HEAD + u32::from_be_bytes([0, a, b, c]) as usize;
+        }
+        match stream.read(&mut chunk) {
+            Ok(read @ 1..) => data.extend_from_slice(&chunk[..read]),
+            Ok(0) | Err(_) => return false,
+        }
+    }
+}
+
+/// Closes a connection so that what was sent on it arrives: with bytes of the sender still unread it would be reset, and
+/// a reset takes away what the sender has not read yet.
+pub(super) fn hang_up(stream: &mut TcpStream) {
+    _ = stream.shutdown(Shutdown::Write);
+    _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+    _ = std::io::copy(stream, &mut std::io::sink());
 }
 
 /// A gRPC endpoint that speaks HTTP/2 well and gRPC as told: headers, body and trailers as they are.

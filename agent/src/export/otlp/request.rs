@@ -36,13 +36,11 @@ mod field {
 pub(super) struct Request(Bytes);
 
 impl Request {
-    /// Of a message that is whole already.
-    pub(super) fn of(message: &impl prost::Message) -> Self {
-        let length = message.encoded_len();
-        let mut buffer = BytesMut::with_capacity(FRAME + length);
-        buffer.put_slice(&frame(false, length));
-        // Cannot lack room: the buffer grows.
-        message.encode_raw(&mut buffer);
+    /// Of a message that is encoded already.
+    pub(super) fn of(message: &[u8]) -> Self {
+        let mut buffer = BytesMut::with_capacity(FRAME + message.len());
+        buffer.put_slice(&frame(false, message.len()));
+        buffer.put_slice(message);
         Self(buffer.freeze())
     }
 

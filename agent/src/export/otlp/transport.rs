@@ -7,16 +7,19 @@ use reqwest::Url;
 use tokio::runtime::Handle;
 
 use super::OtlpError;
+use super::link::redacted;
 use super::priority;
 use super::request::Request;
 use super::worker::{Accepted, Failure, causes};
 use crate::config::{Protocol, Signal};
 
 mod answer;
+mod exporter;
 mod grpc;
 mod gzip;
 mod http_protobuf;
 
+use exporter::Exporter;
 use grpc::Grpc;
 use http_protobuf::Http;
 
@@ -75,6 +78,13 @@ impl Builder<'_> {
         }
     }
 
+    /// OpenTelemetry's exporter of metrics, on a way of ours.
+    pub(super) fn metrics(&self) -> Result<Exporter, OtlpError> {
+        Exporter::new(self.transport(method::METRICS)?, &self.url()?, self.signal.timeout)
+            // Its words would show the endpoint, which may hold a key.
+            .map_err(|_secret| self.refused("OpenTelemetry's exporter does not take the endpoint"))
+    }
+
     /// Runs `make` on a thread of its own: a blocking client must not be made on a thread of a runtime, and who calls
     /// this may be on one. The client's thread inherits the priority.
     fn off_runtime<T: Send>(&self, make: impl FnOnce() -> T + Send) -> Result<T, OtlpError> {
@@ -87,7 +97,7 @@ impl Builder<'_> {
 
     fn url(&self) -> Result<Url, OtlpError> {
         let invalid =
-            |why: String| OtlpError::Endpoint { signal: self.name, endpoint: self.signal.endpoint.clone(), why };
+            |why: String| OtlpError::Endpoint { signal: self.name, endpoint: redacted(&self.signal.endpoint), why };
         let url = Url::parse(&self.signal.endpoint).map_err(|error| invalid(error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
             return Err(invalid("neither http nor https".to_owned()));

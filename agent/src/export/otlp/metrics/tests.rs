@@ -67,9 +67,8 @@ fn read(exporter: &InMemoryMetricExporter) -> Read {
 }
 
 impl Way for InMemoryMetricExporter {
-    fn send(&self, metrics: &ResourceMetrics) -> Result<Accepted, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(self.export(metrics)).unwrap();
+    async fn send(&self, metrics: &ResourceMetrics) -> Result<Accepted, Failure> {
+        self.export(metrics).await.unwrap();
         Ok(Accepted::default())
     }
 }
