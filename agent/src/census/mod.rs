@@ -7,6 +7,7 @@ pub mod cadence;
 pub mod holders;
 pub mod mark;
 pub mod namespaces;
+mod recent;
 mod sums;
 mod walker;
 
@@ -15,6 +16,7 @@ use std::io;
 use synfin_common::census as wire;
 use synfin_common::event::state;
 
+pub use self::recent::{Memory, Recent};
 pub use self::sums::{Form, Group, Listener, Network, Strays, Sums};
 pub use self::walker::{Census, Only, Place, Walker};
 use crate::event::{Ends, Measures, State};

@@ -9,7 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::cadence::Cadence;
 use super::namespaces::{Namespace, Namespaces};
-use super::{Form, Socket, States, Sums, Walk, mark};
+use super::{Form, Memory, Socket, States, Sums, Walk, mark};
 
 /// Which namespaces are walked: all, or those with these inode numbers.
 pub type Only = Option<Vec<u32>>;
@@ -46,6 +46,8 @@ pub struct Census {
     pub cost: Duration,
     /// Namespaces that were walked this time; the others keep what was counted before.
     pub walked: usize,
+    /// What this and earlier censuses have met of late, in a [`Walker::survey`].
+    pub memory: Memory,
 }
 
 /// Walks namespaces. Its methods move the calling thread into them, so that they are for a thread that does nothing else.
@@ -55,6 +57,7 @@ pub struct Walker {
     only: Only,
     /// The last walk of each namespace, for [`Walker::survey`].
     known: BTreeMap<u32, (Place, Sums)>,
+    memory: Memory,
 }
 
 impl fmt::Debug for Walker {
@@ -66,7 +69,7 @@ impl fmt::Debug for Walker {
 impl Walker {
     /// Walks `only` these namespaces by `walk`.
     pub fn new(walk: Box<dyn Walk>, only: Only) -> Self {
-        Self { walk, namespaces: Namespaces::default(), only, known: BTreeMap::new() }
+        Self { walk, namespaces: Namespaces::default(), only, known: BTreeMap::new(), memory: Memory::default() }
     }
 
     /// Replaces the namespaces that are walked.
@@ -145,6 +148,8 @@ impl Walker {
             census.places.push(place.clone());
             census.sums.add(sums);
         }
+        self.memory.meet(began_ns, &census.sums);
+        census.memory = self.memory.clone();
         census.ended_ns = now();
         census.cost = cpu_time().saturating_sub(start);
         Ok(census)

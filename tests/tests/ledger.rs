@@ -1,0 +1,232 @@
+//! `synfin run` against the kernel's own tables: what is older than the agent, what was lost, what a restart leaves.
+
+use std::{
+    collections::BTreeMap,
+    net::TcpStream,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+use synfin_tests::{
+    deadline, load, need,
+    netns::Netns,
+    otlp::{Receiver, judge::Judge},
+    sock,
+    stage::{Family, Link, Stage},
+    synfin::{Synfin, message},
+};
+
+/// A listing, its confirmation and a census, on a busy machine.
+const HEALING: Duration = Duration::from_secs(40);
+
+/// Both ends of connections that are held open, and those whose client has closed.
+struct Held {
+    pairs: Vec<(TcpStream, TcpStream)>,
+    half_closed: Vec<TcpStream>,
+    _listener: std::net::TcpListener,
+}
+
+/// Opens `open + half_closed` connections; the clients of the latter close.
+fn hold(stage: &Stage, open: usize, half_closed: usize) -> Result<Held> {
+    let (listener, address) = sock::listen(&stage.server, 128)?;
+    let mut held = Held { pairs: Vec::new(), half_closed: Vec::new(), _listener: listener };
+    for number in 0..open + half_closed {
+        let client = sock::connect(&stage.client, address)?;
+        let server = sock::accept(&held._listener)?;
+        if number < open {
+            held.pairs.push((client, server));
+        } else {
+            drop(client);
+            held.half_closed.push(server);
+        }
+    }
+    Ok(held)
+}
+
+/// Sockets of a namespace by the state that `ss` gives them, in the words of the conventions.
+fn ss(netns: &Netns) -> Result<BTreeMap<String, u64>> {
+    let text = netns.run(|| need::run(Command::new("ss").args(["-tanH"])))?;
+    let mut states = BTreeMap::new();
+    for line in text.lines() {
+        let word = line.split_whitespace().next().context("a line of ss")?;
+        let state = match word {
+            "ESTAB" => "established",
+            "SYN-RECV" => "syn_received",
+            "FIN-WAIT-1" => "fin_wait_1",
+            "FIN-WAIT-2" => "fin_wait_2",
+            other => &other.to_ascii_lowercase().replace('-', "_"),
+        };
+        *states.entry(state.to_owned()).or_default() += 1;
+    }
+    Ok(states)
+}
+
+fn states(judge: &Judge, metric: &str) -> BTreeMap<String, u64> {
+    let mut states = BTreeMap::new();
+    for point in judge.series.points(metric) {
+        let state = point.attributes["network.connection.state"].clone();
+        // Whole numbers, far below where a float could not hold them.
+        *states.entry(state).or_default() += point.value as u64;
+    }
+    states.retain(|_, sockets| *sockets > 0);
+    states
+}
+
+/// The gauge equals `ss`, and the ledger does so for the states that full sockets are in. A closed connection waits in the ledger for its
+/// last words for a moment.
+fn agrees(judge: &Judge, netns: &Netns) -> Result<()> {
+    let kernel = ss(netns)?;
+    let told = states(judge, "system.network.connection.count");
+    ensure!(told == kernel, "the gauge says {told:?}, ss says {kernel:?}");
+    let mut ledger = states(judge, "synfin.ledger.connections");
+    let mut full = kernel;
+    for minisocks in ["time_wait", "fin_wait_2"] {
+        full.remove(minisocks);
+        ledger.remove(minisocks);
+    }
+    ensure!(ledger == full, "the ledger has {ledger:?}, ss says {full:?}");
+    Ok(())
+}
+
+fn await_agreement(receiver: &Receiver, netns: &Netns) -> Result<()> {
+    receiver
+        .await_received(HEALING, "the ledger to equal ss", |judge| agrees(judge, netns).is_ok())
+        .with_context(|| format!("{:?}", receiver.look(|judge| agrees(judge, netns))))
+}
+
+fn serve(stage: &Stage, receiver: &Receiver, more: &[&str]) -> Result<Synfin> {
+    let endpoint = receiver.endpoint();
+    let mut flags = vec!["--otlp-endpoint", &endpoint];
+    flags.extend(more);
+    Synfin::serve(stage.namespaces(), &flags)
+}
+
+fn corrections(judge: &Judge, kind: &str) -> f64 {
+    judge.series.sum("synfin.ledger.corrections", &[("synfin.correction.kind", kind)])
+}
+
+/// Connections older than the agent are known, end as they should, and none of them counts as drift.
+#[test]
+fn older_connections_are_adopted() -> Result<()> {
+    for family in [Family::V4, Family::V6, Family::Mapped] {
+        let (receiver, stage) = (Receiver::start()?, Stage::new(family, Link::Loopback)?);
+        let held = hold(&stage, 150, 50)?;
+        let netns = &stage.client.netns;
+        let synfin = serve(&stage, &receiver, &[])?;
+        await_agreement(&receiver, netns)?;
+        // 150 connections and 50 halves (the other halves are minisocks), and their listener.
+        receiver.look(|judge| {
+            let found = judge.series.sum("synfin.ledger.found_at_start", &[]);
+            ensure!((found - 351.0).abs() < 0.5, "{found} sockets found at the start");
+            for kind in ["adopted", "stale_state", "missed_close", "unknown", "gap"] {
+                ensure!(corrections(judge, kind) < 0.5, "{} {kind}", corrections(judge, kind));
+            }
+            Ok(())
+        })?;
+        drop(held);
+        stage.await_quiet()?;
+        await_agreement(&receiver, netns)?;
+        synfin.terminate()?;
+        receiver.look(|judge| {
+            judge.verdict()?;
+            let ended = judge.series.sum("system.network.tcp.connection.ended", &[]);
+            ensure!((ended - 350.0).abs() < 0.5, "{ended} connections ended");
+            ensure!(judge.spans.len() == 350, "{} spans", judge.spans.len());
+            ensure!(corrections(judge, "unknown") < 0.5, "an adopted connection was not found again");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// The agent stands still while the smallest ring overflows: afterwards the data say that, and the ledger equals the kernel again.
+#[test]
+fn forced_loss_heals() -> Result<()> {
+    let (receiver, stage) = (Receiver::start()?, Stage::new(Family::V4, Link::Loopback)?);
+    let netns = &stage.client.netns;
+    let before = hold(&stage, 400, 0)?;
+    let synfin = serve(&stage, &receiver, &["--ring-size", "4KiB"])?;
+    await_agreement(&receiver, netns)?;
+    synfin.signal(Signal::SIGSTOP)?;
+    // Old ones end, new ones begin, and nearly nothing of it is seen.
+    drop(before);
+    let _held = hold(&stage, 300, 100)?;
+    synfin.signal(Signal::SIGCONT)?;
+    await_agreement(&receiver, netns)?;
+    receiver.look(|judge| {
+        let lost = judge.series.sum("synfin.events.lost", &[("synfin.loss.reason", "ring_full")]);
+        ensure!(lost > 1000.0, "{lost} events lost: the test has not forced a loss");
+        ensure!(corrections(judge, "adopted") > 300.0, "{} adopted", corrections(judge, "adopted"));
+        ensure!(corrections(judge, "missed_close") > 300.0, "{} missed", corrections(judge, "missed_close"));
+        Ok(())
+    })?;
+    let said = synfin.stderr().iter().filter_map(|line| message(line)).any(|text| text.contains("put right"));
+    ensure!(said, "the log does not say that the ledger was put right: {:?}", synfin.stderr());
+    synfin.terminate()?;
+    receiver.look(|judge| {
+        judge.verdict()?;
+        let logged = judge.series.sum("synfin.events.lost", &[]);
+        ensure!(logged > 1000.0, "{logged}");
+        Ok(())
+    })
+}
+
+/// The agent starts, ends and starts again while connections come and go; then the ledger equals the kernel.
+#[test]
+fn restart_under_load() -> Result<()> {
+    let stage = Stage::new(Family::V4, Link::Loopback)?;
+    let held = hold(&stage, 200, 20)?;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                drop(hold(&stage, 50, 50)?);
+            }
+            anyhow::Ok(())
+        });
+        for _ in 0..3 {
+            let receiver = Receiver::start()?;
+            let synfin = serve(&stage, &receiver, &[])?;
+            thread::sleep(Duration::from_secs(1));
+            synfin.terminate()?;
+        }
+        let receiver = Receiver::start()?;
+        let synfin = serve(&stage, &receiver, &[])?;
+        thread::sleep(Duration::from_secs(2));
+        done.store(true, Ordering::Relaxed);
+        load.join().expect("the load does not panic")?;
+        await_agreement(&receiver, &stage.client.netns)?;
+        synfin.terminate()?;
+        receiver.look(|judge| {
+            judge.verdict()?;
+            for kind in ["adopted", "stale_state", "missed_close"] {
+                ensure!(corrections(judge, kind) < 0.5, "{} {kind} without any loss", corrections(judge, kind));
+            }
+            Ok(())
+        })
+    })?;
+    drop(held);
+    Ok(())
+}
+
+/// Namespaces that come and go disturb nobody.
+#[test]
+fn namespaces_come_and_go() -> Result<()> {
+    let (receiver, stage) = (Receiver::start()?, Stage::new(Family::V4, Link::Loopback)?);
+    let _held = hold(&stage, 10, 0)?;
+    let synfin = serve(&stage, &receiver, &[])?;
+    await_agreement(&receiver, &stage.client.netns)?;
+    for _ in 0..20 {
+        let passing = Stage::new(Family::V4, Link::Loopback)?;
+        load::connections(&passing, 3)?;
+    }
+    let mut synfin = synfin;
+    deadline::within(HEALING, "another census", || Ok(synfin.alive()?.then_some(())))?;
+    await_agreement(&receiver, &stage.client.netns)?;
+    synfin.terminate()?;
+    receiver.look(Judge::verdict)
+}
