@@ -72,7 +72,7 @@ impl Surveyor {
             let cadence = Cadence::new(pace, clock.monotonic_ns());
             let mut desk = Desk { walker: Walker::new(walk, only), cadence, told, clock };
             // The engine is gone.
-            let Err(SendError(_)) = desk.work(&asked);
+            let Err(SendError(())) = desk.work(&asked);
         };
         thread::Builder::new().name("synfin-census".to_owned()).spawn(work).context("cannot start the census")?;
         Ok(Self { asks, tells })

@@ -6,7 +6,7 @@ use opentelemetry::KeyValue;
 
 use super::readings::{Points, Snapshot};
 use crate::census::{Census, Group, Listener, Network};
-use crate::event::State;
+use crate::event::{Direction, State};
 
 /// Namespaces with their cgroups that have rows of their own; the rest is added up in rows without namespace and cgroup, so that sums stay
 /// exact. Twenty rows for each stay below the 2000 of an instrument.
@@ -76,16 +76,18 @@ pub(super) fn connections(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
 
 pub(super) fn queues(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     let Some(census) = &snapshot.status.census else { return };
-    let directions: [(&'static str, fn(&Group) -> u64); 2] =
-        [("receive", |group| group.receive_queue), ("transmit", |group| group.send_queue)];
-    for (direction, bytes) in directions {
+    for direction in [Direction::Receive, Direction::Transmit] {
+        let bytes = |group: &Group| match direction {
+            Direction::Receive => group.receive_queue,
+            Direction::Transmit => group.send_queue,
+        };
         let mut sums = by_place(census, |_| (), bytes);
         for own in largest(census) {
             sums.entry((own, ())).or_default();
         }
         for ((own, ()), bytes) in sums {
             let mut attributes = place(own);
-            attributes.push(KeyValue::new("network.io.direction", direction));
+            attributes.push(KeyValue::new("network.io.direction", direction.name()));
             point(bytes as i64, &attributes);
         }
     }
