@@ -127,6 +127,17 @@ impl Census {
         Ok(sums)
     }
 
+    /// Sockets of a namespace by cgroup, state and form, as words.
+    pub fn by_cgroup(&self, netns: &Netns) -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        for line in self.of("census", netns) {
+            let words =
+                ["linux.cgroup.id", "network.connection.state", "linux.socket.form"].map(|key| line[key].to_string());
+            *sums.entry(words.join(" ")).or_default() += line["count"].as_u64().unwrap_or_default();
+        }
+        sums
+    }
+
     /// Listeners of a namespace.
     pub fn listeners(&self, netns: &Netns) -> Result<Vec<Listener>> {
         let read = |line: &Value| listener(line).with_context(|| format!("line of a listener: {line}"));

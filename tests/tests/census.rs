@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
     process::Command,
@@ -23,7 +22,7 @@ use synfin_tests::{
     ss,
     stage::{Family, Side},
     state::State,
-    synfin::Synfin,
+    synfin::{Synfin, run},
 };
 use tempfile::TempDir;
 
@@ -132,7 +131,7 @@ impl Crowd {
         let hold = |_, socket| Ok(Some(socket));
         // Few with a holder, the others without: to the kernel's tables one is as good as the other.
         let close = |turn: usize, socket: Socket| {
-            if turn % 7 > 0 {
+            if !turn.is_multiple_of(7) {
                 return Ok(None);
             }
             socket.shutdown(Shutdown::Write)?;
@@ -225,25 +224,40 @@ fn puppets(family: Family) -> IpAddr {
     }
 }
 
-/// Takes censuses until the kernel's counters of all these namespaces are the same before and after, and gives each with what `ss` said
-/// in between.
-fn in_one_moment(namespaces: &[&Netns], flags: &[&str]) -> Result<(Census, Vec<Vec<ss::Row>>)> {
+/// Every way to read the tables: each must tell the same.
+const SOURCES: [&str; 2] = ["iterator", "inet_diag"];
+
+/// Takes a census of each source until the kernel's counters of all these namespaces, and all that `ss` says, are the same before and after;
+/// gives them with what `ss` said.
+fn in_one_moment(namespaces: &[&Netns], flags: &[&str]) -> Result<([Census; 2], Vec<Vec<ss::Row>>)> {
     let counters = || namespaces.iter().map(|netns| netns.sockstat()).collect::<Result<Vec<_>>>();
     for _ in 0..5 {
         let before = counters()?;
         let rows = namespaces.iter().map(|netns| ss::all(netns)).collect::<Result<Vec<_>>>()?;
-        let census = Census::take(flags)?;
+        let censuses = SOURCES.map(|source| Census::take(&[flags, &["--source", source]].concat()));
         let again = namespaces.iter().map(|netns| ss::all(netns)).collect::<Result<Vec<_>>>()?;
         let same = |(one, other): (&Vec<ss::Row>, &Vec<ss::Row>)| ss::sums(one) == ss::sums(other);
         if counters()? == before && rows.iter().zip(&again).all(same) {
-            return Ok((census, rows));
+            let [one, other] = censuses;
+            return Ok(([one?, other?], rows));
         }
     }
     anyhow::bail!("the sockets never stood still")
 }
 
-/// Fails where the census is not what `ss` and sockstat say.
-fn agree(census: &Census, netns: &Netns, rows: &[ss::Row]) -> Result<()> {
+/// Fails where a census is not what `ss` and sockstat say, or the sources do not tell the same of cgroups.
+fn agree(censuses: &[Census; 2], netns: &Netns, rows: &[ss::Row]) -> Result<()> {
+    for (census, source) in censuses.iter().zip(SOURCES) {
+        let told = census.end()?["synfin.census.source"].as_str();
+        ensure!(told == Some(source), "a census of {source} says that it comes from {told:?}");
+        agrees(census, netns, rows).with_context(|| format!("by {source}"))?;
+    }
+    let [one, other] = censuses.each_ref().map(|census| census.by_cgroup(netns));
+    ensure!(one == other, "{}: by iterators {one:?}, by inet_diag {other:?}", netns.name());
+    Ok(())
+}
+
+fn agrees(census: &Census, netns: &Netns, rows: &[ss::Row]) -> Result<()> {
     let (told, witnessed) = (census.sums(netns)?, ss::sums(rows));
     let wrong: Vec<_> = witnessed
         .keys()
@@ -282,16 +296,18 @@ fn every_state() -> Result<()> {
     crowds.iter().try_for_each(Crowd::settled)?;
 
     let namespaces: Vec<&Netns> = crowds.iter().map(|crowd| &crowd.netns).collect();
-    let (census, rows) = in_one_moment(&namespaces, &[])?;
+    let (censuses, rows) = in_one_moment(&namespaces, &[])?;
     let mut states: BTreeMap<State, u64> = BTreeMap::new();
     for (netns, rows) in namespaces.iter().zip(&rows) {
-        agree(&census, netns, rows)?;
-        let sums = census.sums(netns)?;
+        agree(&censuses, netns, rows)?;
+        let sums = censuses[0].sums(netns)?;
         for state in STATES {
             *states.entry(state).or_default() += of(&sums, |key| key.state == state).sockets;
         }
         let orphans = of(&sums, |key| key.state == State::FinWait2 && key.form == Form::Timewait).sockets;
-        assert_eq!(orphans, EACH as u64 / 7 * 4, "FIN_WAIT_2 minisocks");
+        // Not each becomes one: the kernel keeps the full socket where the ACK comes while close() still has it.
+        let closed = EACH as u64 / 7 * 4;
+        assert!((closed / 2..=closed).contains(&orphans), "{orphans} FIN_WAIT_2 minisocks");
         // The FIN that nobody has read counts as a byte, so that only this state tells what was sent.
         let queued = of(&sums, |key| key.state == State::Established);
         let bytes = |each: usize| (QUEUED * each) as u64;
@@ -329,36 +345,38 @@ fn listeners() -> Result<()> {
             .then_some(()))
     })?;
     let witnessed = ss::listeners(&crowd.netns)?;
-    let (before, census, after) = {
-        let before = first.elapsed();
-        let (census, rows) = in_one_moment(&[&crowd.netns], &["--netns", crowd.netns.name()])?;
-        agree(&census, &crowd.netns, &rows[0])?;
-        (before, census, began.elapsed())
-    };
-    let told = census.listeners(&crowd.netns)?;
-    assert_eq!((told.len(), witnessed.len()), (4, 4), "{told:?} {witnessed:?}");
-    for row in &witnessed {
-        let listener = told.iter().find(|listener| listener.port == row.port).context("a line for each listener")?;
-        assert_eq!(listener.address, row.address);
-        assert_eq!(listener.accept_queue, (row.receive_queue, row.send_queue), "{listener:?} {row:?}");
-        assert_eq!(listener.cookie, Some(row.cookie));
-        assert_eq!(listener.pids, row.pids);
+    let before = first.elapsed();
+    let (censuses, rows) = in_one_moment(&[&crowd.netns], &["--netns", crowd.netns.name()])?;
+    let ages = before.as_secs_f64()..began.elapsed().as_secs_f64();
+    agree(&censuses, &crowd.netns, &rows[0])?;
+    for (census, source) in censuses.iter().zip(SOURCES) {
+        let told = census.listeners(&crowd.netns)?;
+        assert_eq!((told.len(), witnessed.len()), (4, 4), "{told:?} {witnessed:?}");
+        for row in &witnessed {
+            let listener =
+                told.iter().find(|listener| listener.port == row.port).context("a line for each listener")?;
+            assert_eq!(listener.address, row.address);
+            assert_eq!(listener.accept_queue, (row.receive_queue, row.send_queue), "{listener:?} {row:?}");
+            assert_eq!(listener.cookie, Some(row.cookie));
+            assert_eq!(listener.pids, row.pids);
+        }
+        for (turn, port) in ports.iter().enumerate() {
+            let listener = told.iter().find(|listener| listener.port == *port).context("a line for it")?;
+            assert_eq!(listener.half_open, (HALF_OPEN - turn) as u64);
+            assert_eq!(listener.accept_queue, ((WAITING + turn) as u64, 100 + turn as u64));
+            assert!(listener.pids.contains(&u64::from(std::process::id())), "{listener:?}");
+            match listener.oldest {
+                None => assert_eq!(source, "inet_diag", "{listener:?}"),
+                // The others were asked a moment later than the first.
+                Some(oldest) if turn > 0 => assert!((0.0..ages.end).contains(&oldest), "{oldest} s beside {ages:?}"),
+                Some(oldest) => assert!(ages.contains(&oldest), "{oldest} s beside {ages:?}"),
+            }
+        }
+        let quiet =
+            told.iter().find(|listener| listener.port == quiet.port()).context("a line for the other process")?;
+        assert_eq!((quiet.half_open, quiet.oldest), (0, None));
+        assert!(quiet.pids.contains(&u64::from(peer.pid())), "{quiet:?}");
     }
-    for (turn, port) in ports.iter().enumerate() {
-        let listener = told.iter().find(|listener| listener.port == *port).context("a line for it")?;
-        assert_eq!(listener.half_open, (HALF_OPEN - turn) as u64);
-        assert_eq!(listener.accept_queue, ((WAITING + turn) as u64, 100 + turn as u64));
-        assert!(listener.pids.contains(&u64::from(std::process::id())), "{listener:?}");
-        let oldest = listener.oldest.context("half-open ones have an age")?;
-        assert!(oldest <= after.as_secs_f64(), "{oldest} s, begun {after:?} ago");
-        assert!(
-            turn > 0 || oldest >= before.as_secs_f64(),
-            "{oldest} s, the first was there {before:?} before the census"
-        );
-    }
-    let quiet = told.iter().find(|listener| listener.port == quiet.port()).context("a line for the other process")?;
-    assert_eq!((quiet.half_open, quiet.oldest), (0, None));
-    assert!(quiet.pids.contains(&u64::from(peer.pid())), "{quiet:?}");
     Ok(())
 }
 
@@ -366,10 +384,10 @@ fn listeners() -> Result<()> {
 #[test]
 fn many_in_time_wait() -> Result<()> {
     const COUNT: usize = 100_000;
-    let crowd = Crowd::new()?;
-    crowd.netns.sysctl("ipv4/tcp_max_tw_buckets", "200000")?;
     // One port serves many connections, as long as they differ in the other end.
     const ENDS: usize = 4;
+    let crowd = Crowd::new()?;
+    crowd.netns.sysctl("ipv4/tcp_max_tw_buckets", "200000")?;
     thread::scope(|scope| -> Result<()> {
         let workers: Vec<_> = (0..ENDS)
             .map(|end| {
@@ -389,9 +407,9 @@ fn many_in_time_wait() -> Result<()> {
         workers.into_iter().try_for_each(|worker| worker.join().expect("no panic in a worker"))
     })?;
     deadline::until("all to be in TIME_WAIT", || Ok((crowd.netns.sockstat()?.timewait == COUNT as u64).then_some(())))?;
-    let (census, rows) = in_one_moment(&[&crowd.netns], &["--netns", crowd.netns.name()])?;
-    agree(&census, &crowd.netns, &rows[0])?;
-    let sums = census.sums(&crowd.netns)?;
+    let (censuses, rows) = in_one_moment(&[&crowd.netns], &["--netns", crowd.netns.name()])?;
+    agree(&censuses, &crowd.netns, &rows[0])?;
+    let sums = censuses[0].sums(&crowd.netns)?;
     assert_eq!(of(&sums, |key| key.state == State::TimeWait).sockets, COUNT as u64);
     Ok(())
 }
@@ -407,15 +425,17 @@ fn namespaces_are_found() -> Result<()> {
     let inode = by_process.netns.inode();
     by_process.netns.delete()?;
 
-    let census = Census::take(&[])?;
-    let found = census.namespaces();
-    assert!(found.contains(&named.netns.inode()), "the mounted one is missing: {found:?}");
-    assert!(found.contains(&inode), "the one of a process is missing: {found:?}");
-    let names = |netns: &Netns| -> Vec<Option<String>> {
-        census.of("listener", netns).map(|line| line["linux.netns.name"].as_str().map(str::to_owned)).collect()
-    };
-    assert_eq!(names(&named.netns), [Some(named.netns.name().to_owned())]);
-    assert_eq!(names(&by_process.netns), [None]);
+    for source in SOURCES {
+        let census = Census::take(&["--source", source])?;
+        let found = census.namespaces();
+        assert!(found.contains(&named.netns.inode()), "the mounted one is missing: {found:?}");
+        assert!(found.contains(&inode), "the one of a process is missing: {found:?}");
+        let names = |netns: &Netns| -> Vec<Option<String>> {
+            census.of("listener", netns).map(|line| line["linux.netns.name"].as_str().map(str::to_owned)).collect()
+        };
+        assert_eq!(names(&named.netns), [Some(named.netns.name().to_owned())]);
+        assert_eq!(names(&by_process.netns), [None]);
+    }
     Ok(())
 }
 
@@ -437,8 +457,8 @@ fn namespaces_that_vanish() -> Result<()> {
             }
             Ok(made)
         });
-        let censuses: Result<()> = (0..10).try_for_each(|_| {
-            let census = Census::take(&[])?;
+        let censuses: Result<()> = (0..10).try_for_each(|turn| {
+            let census = Census::take(&["--source", SOURCES[turn % 2]])?;
             ensure!(census.listeners(&staying.netns)?.len() == 1, "the one that stays is missing");
             Ok(())
         });
@@ -465,23 +485,27 @@ fn filters() -> Result<()> {
     crowd.connect(Port::HalfClosed, 6, |_, _| Ok(None))?;
 
     let name = crowd.netns.name();
-    let (census, rows) = in_one_moment(&[&crowd.netns], &["--netns", name])?;
-    agree(&census, &crowd.netns, &rows[0])?;
-    assert_eq!(census.namespaces(), [crowd.netns.inode()].into(), "--netns lets no other through");
-
+    let (censuses, rows) = in_one_moment(&[&crowd.netns], &["--netns", name])?;
+    agree(&censuses, &crowd.netns, &rows[0])?;
+    for census in &censuses {
+        assert_eq!(census.namespaces(), [crowd.netns.inode()].into(), "--netns lets no other through");
+    }
     for wanted in [port, Port::HalfClosed as u16] {
         let text = wanted.to_string();
-        let (census, rows) = in_one_moment(&[&crowd.netns], &["--netns", name, "--port", &text])?;
+        let (censuses, rows) = in_one_moment(&[&crowd.netns], &["--netns", name, "--port", &text])?;
         let rows: Vec<ss::Row> =
             rows[0].iter().filter(|row| row.port == wanted || row.peer_port == wanted).cloned().collect();
         assert!(!rows.is_empty());
-        assert_eq!(census.sums(&crowd.netns)?, ss::sums(&rows), "--port {wanted}");
+        for census in &censuses {
+            assert_eq!(census.sums(&crowd.netns)?, ss::sums(&rows), "--port {wanted}");
+        }
     }
-    let flags = ["--netns", name, "--peer", "fd09::/64"];
-    let census = Census::take(&flags)?;
-    let sums = census.sums(&crowd.netns)?;
-    assert_eq!(of(&sums, |key| key.network == "ipv6").sockets, 8, "{sums:?}");
-    assert_eq!(of(&sums, |_| true).sockets, 8, "{sums:?}");
+    let (censuses, _) = in_one_moment(&[&crowd.netns], &["--netns", name, "--peer", "fd09::/64"])?;
+    for census in &censuses {
+        let sums = census.sums(&crowd.netns)?;
+        assert_eq!(of(&sums, |key| key.network == "ipv6").sockets, 8, "{sums:?}");
+        assert_eq!(of(&sums, |_| true).sockets, 8, "{sums:?}");
+    }
     Ok(())
 }
 
@@ -495,6 +519,23 @@ fn wrong_namespace_is_2() -> Result<()> {
     Ok(())
 }
 
+/// What the fallback cannot tell is said to people too.
+#[test]
+fn the_fallback_names_what_is_missing() -> Result<()> {
+    need::root()?;
+    let said = |flags: &[&str]| -> Result<String> {
+        let ended = run(&[&["census"], flags].concat())?;
+        ended.expect(0)?;
+        Ok(ended.stdout.join("\n"))
+    };
+    assert!(said(&["--source", "inet_diag"])?.contains("by inet_diag (asked for): "));
+    assert!(!said(&["--source", "iterator"])?.contains("inet_diag"));
+    let wrong = run(&["census", "--source", "proc"])?;
+    wrong.expect(2)?;
+    assert!(wrong.stderr.join("\n").contains("not a source; use auto"), "{:?}", wrong.stderr);
+    Ok(())
+}
+
 /// Without privileges: 77, and the message says what is missing.
 #[test]
 fn no_privileges_is_77() -> Result<()> {
@@ -503,7 +544,8 @@ fn no_privileges_is_77() -> Result<()> {
     // The tests' build may be below a folder that only root enters.
     let scratch = TempDir::new()?;
     let copy = scratch.path().join("synfin");
-    fs::copy(need::binary()?, &copy)?;
+    // By a process of its own: what another thread starts meanwhile would hold the copy open for writing, and it could not run.
+    need::run(Command::new("cp").arg(need::binary()?).arg(&copy))?;
     need::run(Command::new("chmod").arg("755").arg(scratch.path()).arg(&copy))?;
     let mut nobody = Command::new("setpriv");
     nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy).args(["census", "--json"]);

@@ -3,6 +3,7 @@
 //! Events begin when the agent begins and can be lost; the tables are complete and have no history. A walk counts sockets where
 //! they are, or lists them one by one for the ledger to compare itself with.
 
+pub mod diag;
 pub mod holders;
 pub mod namespaces;
 mod sums;

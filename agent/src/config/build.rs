@@ -10,7 +10,7 @@ use super::problem::Problem;
 use super::setting::Setting;
 use super::units::{format_size, parse_size};
 use super::value::{Parsed, boolean, duration, list, number, one};
-use super::{Config, Filter, Ledger, Probes, Ring, Summary};
+use super::{Census, Config, Filter, Ledger, Probes, Ring, Summary};
 use crate::probes::PROBES;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -45,6 +45,7 @@ pub(super) fn build(settings: &[Setting], problems: &mut Vec<Problem>, warnings:
             max_connections: read
                 .field("ledger.max_connections", default.ledger.max_connections, |s| one(s, number(16..=16 << 20))),
         },
+        census: Census { source: read.field("census.source", default.census.source, |s| one(s, str::parse)) },
         summary: Summary {
             interval: read.field("summary.interval", default.summary.interval, |s| {
                 duration(s, &(Duration::from_millis(100)..=HOUR))

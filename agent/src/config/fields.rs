@@ -27,6 +27,7 @@ pub(super) const FIELDS: &[Field] = &[
     field("ring.size", "SYNFIN_RING_SIZE"),
     field("ring.poll", "SYNFIN_RING_POLL"),
     field("ledger.max_connections", "SYNFIN_LEDGER_MAX_CONNECTIONS"),
+    field("census.source", "SYNFIN_CENSUS_SOURCE"),
     field("summary.interval", "SYNFIN_SUMMARY_INTERVAL"),
     field("otlp.enabled", "OTEL_SDK_DISABLED"),
     field("otlp.endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
@@ -88,7 +89,7 @@ mod tests {
 
     #[test]
     fn sections_and_their_fields_come_out_of_the_list() {
-        assert_eq!(children(""), ["filter", "probes", "ring", "ledger", "summary", "otlp"]);
+        assert_eq!(children(""), ["filter", "probes", "ring", "ledger", "census", "summary", "otlp"]);
         assert_eq!(children("ring"), ["size", "poll"]);
         assert_eq!(children("otlp.logs"), ["enabled", "endpoint", "protocol", "headers", "timeout", "compression"]);
         assert!(children("otlp").contains(&"traces"));

@@ -31,6 +31,7 @@ pub use units::parse_duration;
 
 use crate::netns::NetnsSpec;
 use crate::rung::Rung;
+use crate::source::Source;
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "/etc/synfin/config.yaml";
@@ -46,6 +47,8 @@ pub struct Config {
     pub ring: Ring,
     /// What the agent remembers.
     pub ledger: Ledger,
+    /// The walk over the kernel's socket tables.
+    pub census: Census,
     /// The live summary of `synfin run`.
     pub summary: Summary,
     /// Export by OTLP.
@@ -133,6 +136,13 @@ impl Default for Ledger {
     fn default() -> Self {
         Self { max_connections: 262_144 }
     }
+}
+
+/// The walk over the kernel's socket tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// How they are read.
+    pub source: Source,
 }
 
 /// The live summary of `synfin run`.

@@ -8,15 +8,16 @@ use serde_norway::{Mapping, Value};
 use super::otlp::{Otlp, Signal};
 use super::units::{format_duration, format_size};
 use super::value::MASK;
-use super::{Config, Filter, Ledger, Probes, Ring, Summary};
+use super::{Census, Config, Filter, Ledger, Probes, Ring, Summary};
 
 pub(super) fn to_yaml(config: &Config) -> String {
     // Whole structs are taken apart, so that a new field cannot be forgotten here.
-    let Config { filter, probes, ring, ledger, summary, otlp } = config;
+    let Config { filter, probes, ring, ledger, census, summary, otlp } = config;
     let Filter { netns, ports, peers, exclude_peers, exclude_loopback } = filter;
     let Probes { btf, max_rung, disable } = probes;
     let Ring { size, poll } = ring;
     let Ledger { max_connections } = ledger;
+    let Census { source } = census;
     let Summary { interval } = summary;
     let root = section([
         (
@@ -39,6 +40,7 @@ pub(super) fn to_yaml(config: &Config) -> String {
         ),
         ("ring", section([("size", format_size((*size).into()).into()), ("poll", format_duration(*poll).into())])),
         ("ledger", section([("max_connections", (*max_connections).into())])),
+        ("census", section([("source", source.name().into())])),
         ("summary", section([("interval", format_duration(*interval).into())])),
         ("otlp", otlp_section(otlp)),
     ]);

@@ -48,6 +48,7 @@ fn every_bad_value_names_field_value_origin_and_fix() {
             "ledger: {max_connections: many}",
             "ledger.max_connections = many (file F): not a whole number from 16 to 16777216",
         ),
+        ("census: {source: proc}", "census.source = proc (file F): not a source; use auto, iterator, inet_diag"),
         ("summary: {interval: 1ms}", "summary.interval = 1ms (file F): out of range; use 100ms to 1h"),
         ("filter: {ports: [80, 0]}", "filter.ports = 0 (file F): not a whole number from 1 to 65535"),
         ("filter: {ports: {a: 1}}", "filter.ports = {…} (file F): takes a list of single values"),
@@ -100,14 +101,14 @@ fn every_bad_value_names_field_value_origin_and_fix() {
 #[test]
 fn unknown_keys_name_the_known_ones() {
     for (text, complaint) in [
-        ("rings: {}", "rings (file F): is unknown; known here: filter, probes, ring, ledger, summary, otlp"),
+        ("rings: {}", "rings (file F): is unknown; known here: filter, probes, ring, ledger, census, summary, otlp"),
         ("ring: {siz: 1}", "ring.siz (file F): is unknown; known here: size, poll"),
         (
             "otlp: {logs: {queue: 1}}",
             "otlp.logs.queue (file F): is unknown; known here: enabled, endpoint, protocol, headers, timeout, compression",
         ),
         ("ring: 8MiB", "ring (file F): is a section; put its fields below it: size, poll"),
-        ("1: 2", "1 (file F): is unknown; known here: filter, probes, ring, ledger, summary, otlp"),
+        ("1: 2", "1 (file F): is unknown; known here: filter, probes, ring, ledger, census, summary, otlp"),
     ] {
         assert_eq!(complaints(text), complaint);
     }
