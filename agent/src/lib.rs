@@ -30,6 +30,7 @@ pub mod privileges;
 pub mod probes;
 pub mod ring;
 pub mod rung;
+pub mod source;
 pub mod status;
 pub mod tally;
 pub mod tracefs;

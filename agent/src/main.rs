@@ -43,7 +43,8 @@ fn execute(Cli { global, command }: Cli) -> anyhow::Result<Exit> {
         Command::Doctor(args) => {
             let config = config(args.settings())?;
             let verdicts = || pipeline::probe_verdicts(&config);
-            return doctor::run(args.json, config.probes.btf.as_deref(), jiff::Timestamp::now(), verdicts, out);
+            let source = || pipeline::census_source(&config);
+            return doctor::run(args.json, config.probes.btf.as_deref(), jiff::Timestamp::now(), verdicts, source, out);
         }
         Command::Completions { shell } => cli::completions(shell, out)?,
         Command::Man { dir } => cli::man(dir.as_deref(), out)?,

@@ -8,6 +8,7 @@
 //! What a test needs and does not find (root, a tool, the binary) makes it fail with a sentence that says what to do.
 //! Nothing is skipped: a suite that passes has looked.
 
+pub mod census;
 pub mod confine;
 pub mod deadline;
 pub mod kernel;
@@ -20,10 +21,12 @@ pub mod otlp;
 pub mod peer;
 pub mod procnet;
 pub mod proof;
+pub mod puppet;
 pub mod recording;
 pub mod scenario;
 pub mod seccomp;
 pub mod sock;
+pub mod ss;
 pub mod stage;
 pub mod state;
 pub mod synfin;

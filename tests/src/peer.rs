@@ -3,7 +3,7 @@
 use std::{
     env,
     io::Write as _,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     process::{Child, ChildStdin, Command, Stdio},
 };
 
@@ -63,6 +63,16 @@ impl Peer {
     /// Lets it listen; gives the address.
     pub fn listen(&mut self, on: SocketAddr) -> Result<SocketAddr> {
         Ok(self.order(&format!("listen {on}"))?.parse()?)
+    }
+
+    /// Lets it listen on so many ports of an address.
+    pub fn listen_often(&mut self, times: usize, on: IpAddr) -> Result<()> {
+        self.order(&format!("listen-often {times} {}", SocketAddr::new(on, 0))).map(drop)
+    }
+
+    /// Lets it begin so many connections, and wait for none.
+    pub fn dial_often(&mut self, times: usize, to: SocketAddr) -> Result<()> {
+        self.order(&format!("dial-often {times} {to}")).map(drop)
     }
 
     /// Lets it accept a connection.

@@ -74,9 +74,10 @@ const ROOMS: &[Room] = &[
         Rule { module: "privileges", never: SETTINGS_NEVER, knows: Only(&[]) },
         Rule { module: "logging",    never: SETTINGS_NEVER, knows: Only(&[]) },
         Rule { module: "rung",       never: CORE_NEVER,     knows: Only(&[]) },
+        Rule { module: "source",     never: CORE_NEVER,     knows: Only(&[]) },
         Rule { module: "mounts",     never: CORE_NEVER,     knows: Only(&[]) },
         Rule { module: "lockdown",   never: CORE_NEVER,     knows: Only(&[]) },
-        Rule { module: "config",     never: SETTINGS_NEVER, knows: Only(&["event", "netns", "probes", "rung"]) },
+        Rule { module: "config",     never: SETTINGS_NEVER, knows: Only(&["event", "netns", "probes", "rung", "source"]) },
         Rule { module: "cli",        never: SETTINGS_NEVER, knows: Only(&["config", "event", "logging"]) },
         Rule { module: "exit",       never: SETTINGS_NEVER, knows: Only(&["config", "privileges"]) },
         // The kernel's border.
@@ -98,9 +99,9 @@ const ROOMS: &[Room] = &[
         Rule { module: "status",     never: CORE_NEVER,     knows: Only(&["census", "event", "health", "ledger"]) },
         Rule { module: "loss",       never: CORE_NEVER,     knows: Only(&["event", "health", "probes", "ring", "status"]) },
         // What goes out.
-        Rule { module: "export",     never: OUTPUT_NEVER,   knows: Only(&["census", "clock", "config", "event", "health", "ledger", "status", "tally"]) },
-        Rule { module: "view",       never: OUTPUT_NEVER,   knows: Only(&["census", "clock", "event", "health", "ledger", "status", "tally"]) },
-        Rule { module: "doctor",     never: OUTPUT_NEVER,   knows: Only(&["btf", "exit", "health", "loader", "lockdown", "mounts", "netns", "privileges"]) },
+        Rule { module: "export",     never: OUTPUT_NEVER,   knows: Only(&["census", "clock", "config", "event", "health", "ledger", "source", "status", "tally"]) },
+        Rule { module: "view",       never: OUTPUT_NEVER,   knows: Only(&["census", "clock", "event", "health", "ledger", "source", "status", "tally"]) },
+        Rule { module: "doctor",     never: OUTPUT_NEVER,   knows: Only(&["btf", "exit", "health", "loader", "lockdown", "mounts", "netns", "privileges", "source"]) },
         Rule { module: "pipeline",   never: &[],            knows: All },
     ] },
     Room { sources: "tests", rules: &[

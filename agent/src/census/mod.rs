@@ -4,6 +4,7 @@
 //! they are, or lists them one by one for the ledger to compare itself with.
 
 pub mod cadence;
+pub mod diag;
 pub mod holders;
 pub mod mark;
 pub mod namespaces;

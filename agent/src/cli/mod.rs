@@ -275,6 +275,9 @@ pub struct CensusArgs {
     /// JSON lines instead of tables (docs/EVENTS.md)
     #[arg(long)]
     pub json: bool,
+    /// How the kernel's tables are read: auto, iterator or inet_diag [default: auto]
+    #[arg(long, value_name = "SOURCE")]
+    pub source: Option<String>,
     // Last, because a heading goes on for what follows.
     /// The kernel's types.
     #[command(flatten)]
@@ -289,6 +292,7 @@ impl CensusArgs {
     pub fn settings(&self) -> Vec<Setting> {
         let mut settings = self.filter.settings();
         settings.extend(self.probes.settings());
+        settings.extend(self.source.as_ref().map(|source| Setting::flag("census.source", "--source", source)));
         settings
     }
 

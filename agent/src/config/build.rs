@@ -48,6 +48,7 @@ pub(super) fn build(settings: &[Setting], problems: &mut Vec<Problem>, warnings:
                 .field("ledger.max_connections", default.ledger.max_connections, |s| one(s, number(16..=16 << 20))),
         },
         census: Census {
+            source: read.field("census.source", default.census.source, |s| one(s, str::parse)),
             enabled: read.field("census.enabled", default.census.enabled, |s| one(s, boolean)),
             interval: read
                 .field("census.interval", default.census.interval, |s| duration(s, &(Duration::from_secs(5)..=HOUR))),

@@ -30,6 +30,7 @@ pub(super) const FIELDS: &[Field] = &[
     field("census.enabled", "SYNFIN_CENSUS_ENABLED"),
     field("census.interval", "SYNFIN_CENSUS_INTERVAL"),
     field("census.cpu_share", "SYNFIN_CENSUS_CPU_SHARE"),
+    field("census.source", "SYNFIN_CENSUS_SOURCE"),
     field("summary.interval", "SYNFIN_SUMMARY_INTERVAL"),
     field("otlp.enabled", "OTEL_SDK_DISABLED"),
     field("otlp.endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),

@@ -32,6 +32,7 @@ pub use units::parse_duration;
 
 use crate::netns::NetnsSpec;
 use crate::rung::Rung;
+use crate::source::Source;
 
 /// The file that is read when none is named.
 pub const DEFAULT_FILE: &str = "/etc/synfin/config.yaml";
@@ -154,11 +155,13 @@ pub struct Census {
     pub interval: Duration,
     /// Share of one CPU that walks may take, above 0 to 1; [`Census::interval`] wins over it.
     pub cpu_share: f64,
+    /// How they are read.
+    pub source: Source,
 }
 
 impl Default for Census {
     fn default() -> Self {
-        Self { enabled: true, interval: Duration::from_secs(30), cpu_share: 0.01 }
+        Self { enabled: true, interval: Duration::from_secs(30), cpu_share: 0.01, source: Source::Auto }
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) fn to_yaml(config: &Config) -> String {
     let Probes { btf, max_rung, disable } = probes;
     let Ring { size, poll } = ring;
     let Ledger { max_connections } = ledger;
-    let Census { enabled, interval: census_interval, cpu_share } = census;
+    let Census { enabled, interval: census_interval, cpu_share, source } = census;
     let Summary { interval } = summary;
     let root = section([
         (
@@ -47,6 +47,7 @@ pub(super) fn to_yaml(config: &Config) -> String {
                 ("enabled", (*enabled).into()),
                 ("interval", format_duration(*census_interval).into()),
                 ("cpu_share", (*cpu_share).into()),
+                ("source", source.name().into()),
             ]),
         ),
         ("summary", section([("interval", format_duration(*interval).into())])),

@@ -18,9 +18,10 @@ pub use system::System;
 use crate::exit::Exit;
 use crate::health::Probe;
 use crate::privileges::MissingPrivileges;
+use crate::source::Chosen;
 
 /// Examines the machine and writes what it found. `btf` is the BTF that the user named. `probe_verdicts` loads and attaches each probe and lets go of it; it
-/// is not called without the privileges for it.
+/// is not called without the privileges for it, nor is `census_source`, which loads the iterators of sockets.
 ///
 /// # Errors
 /// When the output cannot be written. Whatever is wrong with the machine is part of the report and of the exit code.
@@ -29,6 +30,7 @@ pub fn run(
     btf: Option<&Path>,
     time: Timestamp,
     probe_verdicts: impl FnOnce() -> anyhow::Result<Vec<Probe>>,
+    census_source: impl FnOnce() -> anyhow::Result<Chosen>,
     out: &mut dyn Write,
 ) -> anyhow::Result<Exit> {
     let system = System::current(btf);
@@ -39,7 +41,9 @@ pub fn run(
     // The kernel can refuse what the capabilities promise; the loader says so with the same type.
     let refused =
         probes.as_ref().is_err_and(|error| error.chain().any(<dyn std::error::Error>::is::<MissingPrivileges>));
-    let report = Report::new(system, probes, time);
+    let census = system.privileges.suffice().is_ok().then(census_source);
+    let mut report = Report::new(system, probes, time);
+    report.checks.extend(census.map(report::census));
     if json {
         json::write(&report, out)?;
     } else {

@@ -6,6 +6,7 @@ use super::system::System;
 use crate::exit::Exit;
 use crate::health::{self, Health, Probe, Refused, Verdict};
 use crate::lockdown;
+use crate::source::Chosen;
 
 /// How bad a fact is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,6 +202,19 @@ fn system_checks(system: &System, health: Health) -> Vec<Check> {
     });
     checks.extend(netns.map(|inode| ok("network namespace", format!("{inode} (synfin's own; it watches all)"))));
     checks
+}
+
+/// How sockets are counted.
+pub(super) fn census(source: anyhow::Result<Chosen>) -> Check {
+    match source {
+        Ok(source) => match source.note() {
+            None => ok("census", "by the kernel's iterators"),
+            Some(note) => warn("census", note, "nothing to do: the counts are the same; Linux 6.4 and later have more"),
+        },
+        Err(error) => {
+            fail("census", format!("{error:#}"), "let `census.source` be auto, which takes inet_diag instead")
+        }
+    }
 }
 
 fn kernel(release: Option<&str>) -> Check {

@@ -134,14 +134,26 @@ fn json_has_the_documented_keys_and_no_nulls() {
 }
 
 #[test]
+fn a_census_that_knows_less_says_so() {
+    assert_eq!(report::census(Ok(Chosen::Iterator)).status, CheckStatus::Ok);
+    let fallback = report::census(Ok(Chosen::InetDiag("no BTF".into())));
+    assert_eq!((fallback.name, fallback.status), ("census", CheckStatus::Warn));
+    assert!(fallback.detail.contains("no BTF") && fallback.detail.contains("half-open"), "{}", fallback.detail);
+    assert_eq!(report::census(Err(anyhow::anyhow!("refused"))).status, CheckStatus::Fail);
+}
+
+#[test]
 fn the_whole_command_runs_on_this_machine() {
     let mut out = Vec::new();
-    let exit = run(true, None, Timestamp::UNIX_EPOCH, || Ok(good()), &mut out).unwrap();
+    let exit = run(true, None, Timestamp::UNIX_EPOCH, || Ok(good()), || Ok(Chosen::Iterator), &mut out).unwrap();
     let object: serde_json::Value = serde_json::from_slice(&out).unwrap();
     let allowed = Privileges::current().suffice().is_ok();
     assert_eq!(exit, if allowed { Exit::Done } else { Exit::Privileges });
     assert_eq!(object["probes"].as_array().unwrap().len(), usize::from(allowed));
     let refused = Privileges { effective: Some(0), initial_user_namespace: true }.suffice();
     let refusal = || refused.map(|()| Vec::new()).map_err(anyhow::Error::from);
-    assert_eq!(run(false, None, Timestamp::UNIX_EPOCH, refusal, &mut Vec::new()).unwrap(), Exit::Privileges);
+    assert_eq!(
+        run(false, None, Timestamp::UNIX_EPOCH, refusal, || Ok(Chosen::Iterator), &mut Vec::new()).unwrap(),
+        Exit::Privileges
+    );
 }

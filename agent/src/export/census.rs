@@ -11,6 +11,7 @@ use super::jsonl::{is_zero, line};
 use crate::census::holders::Holder;
 use crate::census::{Census, Form, Group, Listener};
 use crate::clock::Offset;
+use crate::source::Chosen;
 
 #[derive(Serialize)]
 struct GroupBody<'a> {
@@ -82,6 +83,8 @@ struct HolderKeys<'a> {
 
 #[derive(Serialize)]
 struct WalkBody {
+    #[serde(rename = "synfin.census.source")]
+    source: &'static str,
     #[serde(rename = "synfin.census.namespaces")]
     namespaces: usize,
     #[serde(rename = "synfin.census.duration")]
@@ -110,6 +113,7 @@ pub fn lines(
     out: &mut BytesMut,
     census: &Census,
     holders: &BTreeMap<u64, Vec<Holder>>,
+    source: &Chosen,
     offset: Offset,
 ) -> io::Result<()> {
     let place = |netns| PlaceKeys {
@@ -137,6 +141,7 @@ pub fn lines(
     }
     let strays = census.sums.strays;
     let body = WalkBody {
+        source: source.name(),
         namespaces: census.places.len(),
         duration: census.ended_ns.saturating_sub(census.began_ns) as f64 / 1e9,
         failed: census.failures.iter().cloned().collect(),

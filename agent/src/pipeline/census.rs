@@ -6,29 +6,32 @@ use std::thread;
 
 use anyhow::{Context as _, anyhow};
 use bytes::BytesMut;
+use rustix::system::uname;
 
 use super::engine;
+use crate::census::diag::{Admitted, Diag};
 use crate::census::{Census, Walk, Walker, holders};
 use crate::clock::Clock;
 use crate::config::{CensusOptions, Config};
 use crate::export;
-use crate::loader::Iterators;
+use crate::loader::{Filter, IteratorError, Iterators, LoadError};
+use crate::source::{Chosen, Source};
 use crate::view;
 
 /// Walks once and prints.
 pub(super) fn census(config: &Config, options: CensusOptions, out: &mut dyn Write) -> anyhow::Result<()> {
     let clock = Clock::default();
     let filter = engine::filter(config)?;
-    let walk = walk(config, &filter)?;
+    let (walk, chosen) = walk(config, &filter)?;
     let census = once(Walker::new(walk, filter.netns), &clock)?;
     let inodes: BTreeSet<u64> = census.sums.listeners.iter().map(|row| row.inode).filter(|inode| *inode != 0).collect();
     let holders = holders::of(&inodes);
     if options.json {
         let mut lines = BytesMut::new();
-        export::census::lines(&mut lines, &census, &holders, clock.offset())?;
+        export::census::lines(&mut lines, &census, &holders, &chosen, clock.offset())?;
         out.write_all(&lines)?;
     } else {
-        out.write_all(view::census::text(&census, &holders, clock.offset()).as_bytes())?;
+        out.write_all(view::census::text(&census, &holders, &chosen, clock.offset()).as_bytes())?;
     }
     anyhow::ensure!(
         census.failures.is_empty(),
@@ -38,11 +41,48 @@ pub(super) fn census(config: &Config, options: CensusOptions, out: &mut dyn Writ
     Ok(())
 }
 
-/// The best way to walk that this kernel takes.
-pub(super) fn walk(config: &Config, filter: &crate::loader::Filter) -> anyhow::Result<Box<dyn Walk>> {
-    let iterators =
-        Iterators::load(&engine::attachment(config), filter).context("cannot load the iterators of sockets")?;
-    Ok(Box::new(iterators))
+/// Which source a census will have, for `synfin doctor`.
+pub(super) fn source(config: &Config) -> anyhow::Result<Chosen> {
+    Ok(walk(config, &Filter::default())?.1)
+}
+
+/// The best way to walk that this kernel takes, or the one that the configuration asks for; what it lacks is for the caller to say.
+pub(super) fn walk(config: &Config, filter: &Filter) -> anyhow::Result<(Box<dyn Walk>, Chosen)> {
+    let iterators = || Iterators::load(&engine::attachment(config), filter);
+    let diag =
+        |why: String| -> (Box<dyn Walk>, Chosen) { (Box::new(Diag::new(admitted(filter))), Chosen::InetDiag(why)) };
+    match config.census.source {
+        Source::InetDiag => Ok(diag("asked for".to_owned())),
+        Source::Iterator => {
+            let iterators = iterators().context("cannot load the iterators of sockets")?;
+            Ok((Box::new(iterators), Chosen::Iterator))
+        }
+        Source::Auto => {
+            let release = uname().release().to_string_lossy().into_owned();
+            if !is_trusted(&release) {
+                return Ok(diag(format!("the iterators of Linux {release} take locks in a way that 6.4 mended")));
+            }
+            match iterators() {
+                Ok(iterators) => Ok((Box::new(iterators), Chosen::Iterator)),
+                // Too long a filter is the user's affair; inet_diag would hide it.
+                Err(IteratorError::Load(error @ LoadError::Filter { .. })) => Err(error.into()),
+                Err(error) => Ok(diag(format!("the iterators cannot be loaded: {error}"))),
+            }
+        }
+    }
+}
+
+/// The filter, for a walk that applies it outside the kernel.
+fn admitted(filter: &Filter) -> Admitted {
+    let Filter { netns, ports, peers, excluded_peers, exclude_loopback } = filter.clone();
+    Admitted { netns, ports, peers, excluded_peers, exclude_loopback }
+}
+
+/// Whether the iterators of this kernel may be used unasked. Before Linux 6.4 (commit 9378096e8a65) a walk takes the lock of each socket the
+/// fast way, with softirqs off under the program: a circle of locks with those of the hash table's buckets.
+fn is_trusted(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (6, 4))
 }
 
 /// One census on a thread of its own, because it moves through the namespaces.
@@ -57,4 +97,24 @@ fn once(mut walker: Walker, clock: &Clock) -> anyhow::Result<Census> {
         let census = thread.join().map_err(|_panic| anyhow!("the thread of the census failed"))?;
         census.context("cannot read what the walk has counted")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn iterators_are_trusted_from_6_4_on() {
+        for (release, trusted) in [
+            ("5.10.0-30-amd64", false),
+            ("6.1.0-28-cloud-amd64", false),
+            ("6.3.13", false),
+            ("6.4.0", true),
+            ("6.18.44", true),
+            ("7.0-rc1", true),
+            ("strange", false),
+        ] {
+            assert_eq!(is_trusted(release), trusted, "{release}");
+        }
+    }
 }

@@ -118,7 +118,10 @@ impl Engine {
     pub(super) fn survey(&mut self, config: &Config) {
         let start = || {
             let filter = filter(config)?;
-            let walk = census::walk(config, &filter)?;
+            let (walk, chosen) = census::walk(config, &filter)?;
+            if let Some(note) = chosen.note() {
+                tracing::info!("census {note}");
+            }
             let pace = Pace { share: config.census.cpu_share, interval: config.census.interval };
             Surveyor::start(walk, filter.netns, pace, Arc::clone(&self.clock))
         };

@@ -15,6 +15,7 @@ use std::io::Write;
 use crate::config::{CensusOptions, Config, RunOptions, WatchOptions};
 use crate::health::Probe;
 use crate::logging::Recent;
+use crate::source::Chosen;
 
 /// `synfin run`: the service, until a signal or the end of its time. Its summary shows the log's `recent` warnings.
 pub fn run(config: &Config, options: &RunOptions, recent: &Recent) -> anyhow::Result<()> {
@@ -29,6 +30,11 @@ pub fn watch(config: &Config, options: &WatchOptions) -> anyhow::Result<()> {
 /// `synfin census`: what the kernel's socket tables hold now, on `out`.
 pub fn census(config: &Config, options: CensusOptions, out: &mut dyn Write) -> anyhow::Result<()> {
     census::census(config, options, out)
+}
+
+/// Which source a census has on this kernel, for `synfin doctor`.
+pub fn census_source(config: &Config) -> anyhow::Result<Chosen> {
+    census::source(config)
 }
 
 /// Loads and attaches every probe and lets go of it again, for `synfin doctor`.

@@ -7,6 +7,7 @@ use crate::census::holders::Holder;
 use crate::census::{Census, Form, Group, Listener, Network};
 use crate::clock::Offset;
 use crate::event::State;
+use crate::source::Chosen;
 
 /// Holders of listeners, by the inode of the socket file.
 pub type Holders = BTreeMap<u64, Vec<Holder>>;
@@ -15,13 +16,16 @@ pub type Holders = BTreeMap<u64, Vec<Holder>>;
 const NAMED: usize = 3;
 
 /// The whole text.
-pub fn text(census: &Census, holders: &Holders, offset: Offset) -> String {
+pub fn text(census: &Census, holders: &Holders, source: &Chosen, offset: Offset) -> String {
     let mut out = String::new();
     head(&mut out, census, offset);
     states(&mut out, &census.sums.groups);
     listeners(&mut out, census, holders);
     others(&mut out, census);
     notes(&mut out, census);
+    if let Some(note) = source.note() {
+        out.push_str(&format!("\n{note}\n"));
+    }
     out
 }
 
@@ -264,7 +268,7 @@ mod tests {
         };
         let holder = |pid| Holder { pid, name: "a\tb".into() };
         let holders = BTreeMap::from([(1, vec![holder(4), holder(5)]), (2, vec![holder(5)])]);
-        let text = text(&census, &holders, Offset::from_nanos(0));
+        let text = text(&census, &holders, &Chosen::InetDiag("old".to_owned()), Offset::from_nanos(0));
         let expected = "\
 TCP sockets of 1 network namespace at 1970-01-01 00:00:01 UTC, walked in 12.5 ms
 
@@ -286,6 +290,8 @@ blue         syn_sent        9       9       0
 not counted: namespace 8: no permission
 
 not counted: 11 sockets, because there are too many groups
+
+by inet_diag (old): every socket is copied, ages of half-open connections are unknown, and those of listeners that share an address count with one of them
 ";
         assert_eq!(text, expected, "{text}");
     }

@@ -13,11 +13,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use socket2::{Domain, Protocol, Socket, Type};
 
 #[derive(Default)]
 struct Peer {
     listener: Option<TcpListener>,
     connections: Vec<TcpStream>,
+    held: Vec<Socket>,
     child: Option<Child>,
 }
 
@@ -50,6 +52,24 @@ impl Peer {
                 self.listener = Some(listener);
                 return Ok(address.to_string());
             }
+            "listen-often" => {
+                let (times, on) = (argument()?.parse::<usize>()?, argument()?.parse::<SocketAddr>()?);
+                for _ in 0..times {
+                    let socket = socket(on)?;
+                    socket.bind(&on.into())?;
+                    socket.listen(128)?;
+                    self.held.push(socket);
+                }
+            }
+            "dial-often" => {
+                let (times, to) = (argument()?.parse::<usize>()?, argument()?.parse::<SocketAddr>()?);
+                for _ in 0..times {
+                    let socket = socket(to)?;
+                    socket.set_nonblocking(true)?;
+                    drop(socket.connect(&to.into())); // in progress, for as long as nobody answers
+                    self.held.push(socket);
+                }
+            }
             "accept" => self.connections.push(self.listener.as_ref().context("not listening")?.accept()?.0),
             "fork" => {
                 let name = argument()?;
@@ -72,6 +92,10 @@ impl Peer {
         }
         Ok("done".to_owned())
     }
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
 }
 
 /// Lets a child keep the connection across exec, as a plain fork would.

@@ -48,6 +48,7 @@ fn every_bad_value_names_field_value_origin_and_fix() {
             "ledger: {max_connections: many}",
             "ledger.max_connections = many (file F): not a whole number from 16 to 16777216",
         ),
+        ("census: {source: proc}", "census.source = proc (file F): not a source; use auto, iterator, inet_diag"),
         ("summary: {interval: 1ms}", "summary.interval = 1ms (file F): out of range; use 100ms to 1h"),
         ("filter: {ports: [80, 0]}", "filter.ports = 0 (file F): not a whole number from 1 to 65535"),
         ("filter: {ports: {a: 1}}", "filter.ports = {…} (file F): takes a list of single values"),
