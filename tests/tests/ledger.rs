@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::TcpStream,
-    process::Command,
+    net::{TcpListener, TcpStream},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -12,10 +11,10 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use synfin_tests::{
-    deadline, load, need,
+    deadline, load,
     netns::Netns,
     otlp::{Receiver, judge::Judge},
-    sock,
+    sock, ss,
     stage::{Family, Link, Stage},
     synfin::{Synfin, message},
 };
@@ -27,16 +26,16 @@ const HEALING: Duration = Duration::from_secs(40);
 struct Held {
     pairs: Vec<(TcpStream, TcpStream)>,
     half_closed: Vec<TcpStream>,
-    _listener: std::net::TcpListener,
+    listener: TcpListener,
 }
 
 /// Opens `open + half_closed` connections; the clients of the latter close.
 fn hold(stage: &Stage, open: usize, half_closed: usize) -> Result<Held> {
     let (listener, address) = sock::listen(&stage.server, 128)?;
-    let mut held = Held { pairs: Vec::new(), half_closed: Vec::new(), _listener: listener };
+    let mut held = Held { pairs: Vec::new(), half_closed: Vec::new(), listener };
     for number in 0..open + half_closed {
         let client = sock::connect(&stage.client, address)?;
-        let server = sock::accept(&held._listener)?;
+        let server = sock::accept(&held.listener)?;
         if number < open {
             held.pairs.push((client, server));
         } else {
@@ -47,29 +46,20 @@ fn hold(stage: &Stage, open: usize, half_closed: usize) -> Result<Held> {
     Ok(held)
 }
 
-/// Sockets of a namespace by the state that `ss` gives them, in the words of the conventions.
-fn ss(netns: &Netns) -> Result<BTreeMap<String, u64>> {
-    let text = netns.run(|| need::run(Command::new("ss").args(["-tanH"])))?;
+/// Sockets of a namespace by state, as `ss` counts them.
+fn kernel(netns: &Netns) -> Result<BTreeMap<String, u64>> {
     let mut states = BTreeMap::new();
-    for line in text.lines() {
-        let word = line.split_whitespace().next().context("a line of ss")?;
-        let state = match word {
-            "ESTAB" => "established",
-            "SYN-RECV" => "syn_received",
-            "FIN-WAIT-1" => "fin_wait_1",
-            "FIN-WAIT-2" => "fin_wait_2",
-            other => &other.to_ascii_lowercase().replace('-', "_"),
-        };
-        *states.entry(state.to_owned()).or_default() += 1;
+    for row in ss::all(netns)? {
+        *states.entry(row.state.name().to_owned()).or_default() += 1;
     }
     Ok(states)
 }
 
+#[expect(clippy::cast_sign_loss, reason = "whole numbers of sockets, far below where a float could not hold them")]
 fn states(judge: &Judge, metric: &str) -> BTreeMap<String, u64> {
     let mut states = BTreeMap::new();
     for point in judge.series.points(metric) {
         let state = point.attributes["network.connection.state"].clone();
-        // Whole numbers, far below where a float could not hold them.
         *states.entry(state).or_default() += point.value as u64;
     }
     states.retain(|_, sockets| *sockets > 0);
@@ -79,7 +69,7 @@ fn states(judge: &Judge, metric: &str) -> BTreeMap<String, u64> {
 /// The gauge equals `ss`, and the ledger does so for the states that full sockets are in. A closed connection waits in the ledger for its
 /// last words for a moment.
 fn agrees(judge: &Judge, netns: &Netns) -> Result<()> {
-    let kernel = ss(netns)?;
+    let kernel = kernel(netns)?;
     let told = states(judge, "system.network.connection.count");
     ensure!(told == kernel, "the gauge says {told:?}, ss says {kernel:?}");
     let mut ledger = states(judge, "synfin.ledger.connections");

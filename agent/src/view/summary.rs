@@ -106,16 +106,40 @@ fn exports(text: &mut String, now: &Status, width: usize) {
     }
 }
 
+/// What the ledger follows beside what the kernel's tables held at the last census.
 fn states(text: &mut String, now: &Status) {
-    text.push_str("\nSTATE        now    (connections since synfin began; older ones come with the census)\n");
+    match &now.census {
+        Some(census) => text.push_str(&format!(
+            "\nSTATE        now      kernel    (census {} ago, {} namespaces)\n",
+            age(Duration::from_nanos(now.time_ns.saturating_sub(census.began_ns))),
+            census.places.len()
+        )),
+        None => text.push_str("\nSTATE        now      (connections since synfin began: there is no census)\n"),
+    }
     for state in State::ALL {
-        // Events never show TIME_WAIT, and a closed connection is no connection.
-        if matches!(state, State::TimeWait | State::Closed) {
-            continue;
+        if state == State::Closed {
+            continue; // a closed connection is no connection
         }
-        let count = now.tracked[state.index()];
-        let bar = "#".repeat((64 - count.leading_zeros()) as usize);
-        text.push_str(&format!("{:<12} {count:<6} {bar}\n", state.name()));
+        let counted = now.census.as_ref().map(|census| census.sums.sockets(|group| group.state == state));
+        // Events never show TIME_WAIT.
+        let (tracked, most) = match (state, counted) {
+            (State::TimeWait, None) => continue,
+            (State::TimeWait, Some(counted)) => (String::new(), counted),
+            (_, counted) => {
+                let tracked = now.tracked[state.index()];
+                (tracked.to_string(), tracked.max(counted.unwrap_or(0)))
+            }
+        };
+        let counted = counted.map_or_else(String::new, |counted| format!("{counted:<8}"));
+        let bar = "#".repeat((64 - most.leading_zeros()) as usize);
+        text.push_str(&format!("{:<12} {tracked:<8} {counted} {bar}\n", state.name()));
+    }
+    let drift = now.drift;
+    if drift.adopted + drift.stale + drift.missed_closes > 0 {
+        text.push_str(&format!(
+            "PUT RIGHT    {} unseen, {} in another state, {} gone, in {} comparisons with the kernel\n",
+            drift.adopted, drift.stale, drift.missed_closes, drift.listings
+        ));
     }
 }
 
@@ -152,16 +176,33 @@ fn listeners(text: &mut String, before: &Status, now: &Status) {
     if now.listeners.is_empty() {
         return;
     }
-    text.push_str("\nLISTENER  NETNS        open     accepted   per second\n");
+    text.push_str("\nLISTENER  NETNS        open     accepted   per second   waiting   half-open\n");
     for listener in now.listeners.iter().take(8) {
         let had = before.listeners.iter().find(|had| (had.netns, had.port) == (listener.netns, listener.port));
         let grown = listener.opened.saturating_sub(had.map_or(0, |had| had.opened));
         let rate = grown as f64 / elapsed(before, now);
         text.push_str(&format!(
-            ":{:<8} {:<12} {:<8} {:<10} {rate:.0}\n",
-            listener.port, listener.netns, listener.open, listener.opened
+            ":{:<8} {:<12} {:<8} {:<10} {rate:<12.0} {}\n",
+            listener.port,
+            listener.netns,
+            listener.open,
+            listener.opened,
+            queues(now, listener.netns, listener.port)
         ));
     }
+}
+
+/// What waits at a port, as of the last census.
+fn queues(now: &Status, netns: u32, port: u16) -> String {
+    let Some(census) = &now.census else { return String::new() };
+    let rows = census.sums.listeners.iter().filter(|row| (row.netns, row.port) == (netns, port));
+    let (mut waiting, mut limit, mut half_open) = (0_u64, 0_u64, 0_u64);
+    for row in rows {
+        waiting += u64::from(row.accept_queue);
+        limit += u64::from(row.accept_limit);
+        half_open += u64::from(row.half_open);
+    }
+    if limit == 0 { String::new() } else { format!("{:<9} {half_open}", format!("{waiting}/{limit}")) }
 }
 
 fn agent(text: &mut String, before: &Status, now: &Status) {
@@ -231,7 +272,10 @@ fn cut(mut lines: Vec<String>, height: usize) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::census::{Census, Form, Sums};
     use crate::ledger::Listener;
 
     #[test]
@@ -243,11 +287,55 @@ mod tests {
         now.totals.failures[0].insert("connection_refused", 3);
         now.listeners = vec![Listener { netns: 7, port: 443, opened: 20, open: 5 }];
         let text = screen(&before, &now, &[]).render(200, 100);
-        assert!(text.contains("close_wait   40     ######"), "{text}");
+        assert!(text.contains("close_wait   40        ######"), "{text}");
         assert!(text.contains("opened 5 client, 10 server"), "{text}");
         assert!(text.contains("3 connection_refused (client) in all"), "{text}");
         assert!(text.contains(":443      7            5        20         10"), "{text}");
         assert!(!text.contains("EXPORT"), "{text}");
+    }
+
+    #[test]
+    fn shows_what_the_kernel_holds_beside_it() {
+        let group = |state, form, sockets| crate::census::Group {
+            netns: 7,
+            state,
+            form,
+            network: crate::census::Network::Ipv4,
+            port: None,
+            cgroup: 0,
+            sockets,
+            receive_queue: 0,
+            send_queue: 0,
+        };
+        let listener = crate::census::Listener {
+            netns: 7,
+            local: [0; 16],
+            port: 443,
+            cgroup: 0,
+            cookie: 0,
+            inode: 0,
+            uid: 0,
+            accept_queue: 3,
+            accept_limit: 128,
+            half_open: 9,
+            oldest_ns: None,
+        };
+        let sums = Sums {
+            groups: vec![group(State::TimeWait, Form::Timewait, 500), group(State::Established, Form::Full, 4)],
+            listeners: vec![listener],
+            ..Sums::default()
+        };
+        let census = Census { began_ns: 1_000_000_000, sums, ..Census::default() };
+        let mut now = Status { time_ns: 3_000_000_000, census: Some(Arc::new(census)), ..Status::default() };
+        now.tracked[State::Established.index()] = 4;
+        now.drift.adopted = 2;
+        now.listeners = vec![Listener { netns: 7, port: 443, opened: 20, open: 5 }];
+        let text = screen(&Status::default(), &now, &[]).render(200, 100);
+        assert!(text.contains("(census 2s ago, 0 namespaces)"), "{text}");
+        assert!(text.contains("established  4        4        ###\n"), "{text}");
+        assert!(text.contains("time_wait             500      #########\n"), "{text}");
+        assert!(text.contains("PUT RIGHT    2 unseen"), "{text}");
+        assert!(text.contains("3/128     9"), "{text}");
     }
 
     fn screen<'a>(before: &'a Status, now: &'a Status, warnings: &'a [String]) -> Screen<'a> {
