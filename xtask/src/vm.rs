@@ -220,6 +220,7 @@ fn pack(path: &Path, files: &Files, programs: &Programs, boot: &Boot) -> Result<
         initramfs.copy(&plan::test_path(name), program)?;
     }
     // The harness makes its namespaces with it. There is no static one to be had.
+    initramfs.program("/bin/ss", &cmd::find("ss").context("`ss` (Debian package iproute2) is not on the PATH")?)?;
     initramfs.program("/bin/ip", &cmd::find("ip").context("`ip` (Debian package iproute2) is not on the PATH")?)?;
     for (place, (name, module)) in files.modules.iter().enumerate() {
         initramfs.file(&format!("/modules/{place:02}-{name}.ko"), module)?;

@@ -24,7 +24,7 @@ use nix::{
     },
 };
 use serde_json::{Value, json};
-use synfin_tests::note::NOTES_VARIABLE;
+use synfin_tests::{need, note::NOTES_VARIABLE};
 
 /// The serial line for reports.
 const REPORTS: &str = "/dev/ttyS1";
@@ -75,6 +75,8 @@ fn work() -> Result<()> {
     let lockdown = lockdown()?;
     reports.say(&json!({"record": "boot", "release": uname()?.release().to_string_lossy(), "lockdown": lockdown}))?;
     load_modules()?;
+    // Where the tests' receiver of OTLP listens.
+    need::run(Command::new("/bin/ip").args(["link", "set", "lo", "up"]))?;
     let plan: Value = serde_json::from_slice(&fs::read(PLAN)?).with_context(|| format!("reading {PLAN}"))?;
     // There the kernel keeps tracefs empty, or does not have it at all.
     let traced = put(TRACEFS).and_then(|()| tracepoints());

@@ -29,12 +29,22 @@ pub(crate) struct Pass {
 /// Every scenario, on whatever rung.
 const SCENARIOS: &[&[&str]] = &[&["transitions"], &["storm"]];
 
+/// The kernel's tables by iterators and by inet_diag, and the ledger that is joined with them: what needs no crowd, which takes minutes
+/// where every instruction is emulated.
+const CENSUS: &[&[&str]] = &[
+    &["census", "--exact", "filters", "listeners", "namespaces_are_found"],
+    &["ledger", "--exact", "older_connections_are_adopted"],
+];
+
 #[rustfmt::skip] // a table
-pub(crate) const BOOTS: [Boot; 4] = [
+pub(crate) const BOOTS: [Boot; 5] = [
     Boot { name: PLAIN, parameters: "", lockdown: "none", passes: &[
         Pass { name: "tp_btf",         max_rung: None,                   doctor: &[0], programs: SCENARIOS },
         Pass { name: "raw_tracepoint", max_rung: Some("raw_tracepoint"), doctor: &[0], programs: SCENARIOS },
         Pass { name: "tracepoint",     max_rung: Some("tracepoint"),     doctor: &[0], programs: SCENARIOS },
+    ] },
+    Boot { name: "census", parameters: "", lockdown: "none", passes: &[
+        Pass { name: "census",         max_rung: None,                   doctor: &[0], programs: CENSUS },
     ] },
     // Alone, because it changes a switch of the kernel for good.
     Boot { name: "refusals", parameters: "", lockdown: "none", passes: &[

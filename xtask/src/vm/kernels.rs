@@ -26,7 +26,7 @@ const NEWEST: &str = "newest";
 pub(crate) const PACKAGE: &str = "linux-image-cloud-amd64";
 
 /// Modules that the scenarios need and Debian does not build in. Each must come after those that it depends on.
-pub(crate) const MODULES: [&str; 1] = ["tun"];
+pub(crate) const MODULES: [&str; 3] = ["tun", "inet_diag", "tcp_diag"];
 
 impl Kernel {
     /// Whether a release is of this row.

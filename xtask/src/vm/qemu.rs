@@ -41,7 +41,8 @@ impl Machine<'_> {
             "-accel", "tcg", "-smp", "1", "-m", MEMORY_MIB, "-nic", "none", "-display", "none", "-monitor", "none",
         ]);
         // Without cmpxchg16b: after it, TCG of QEMU 7.2 now and then lets a kernel die of a double fault in __kmalloc.
-        qemu.args(["-cpu", "qemu64,-cx16"]);
+        // With rdrand: a machine without devices has no other source of random numbers, and 5.10 lets who asks for one wait for minutes.
+        qemu.args(["-cpu", "qemu64,-cx16,+rdrand"]);
         // A kernel that panics restarts (panic=-1), and a machine that restarts ends.
         let parameters = format!("console=ttyS0 loglevel=5 panic=-1 {}", self.parameters);
         qemu.args(["-no-reboot", "-append", parameters.trim_end(), "-kernel"]).arg(self.image);
