@@ -91,7 +91,7 @@ impl Puppet {
         netns.ip(&["addr", "add", &format!("{}/16", LOCAL.0), "dev", "puppet"])?;
         netns.ip(&["addr", "add", &format!("{}/64", LOCAL.1), "dev", "puppet", "nodad"])?;
         // What finds no room there is sent again a second later: tests would only be slow.
-        netns.ip(&["link", "set", "puppet", "up", "txqueuelen", "100000"])?;
+        netns.ip(&["link", "set", "puppet", "up", "txqueuelen", "16384"])?;
         fcntl(&device, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let stop = Arc::new(AtomicBool::new(false));
         let player = thread::Builder::new().name("puppet".to_owned()).spawn({

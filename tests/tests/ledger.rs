@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use synfin_tests::{
+    census::Form,
     deadline, load,
     netns::Netns,
     otlp::{Receiver, judge::Judge},
@@ -106,6 +107,10 @@ fn older_connections_are_adopted() -> Result<()> {
         let (receiver, stage) = (Receiver::start()?, Stage::new(family, Link::Loopback)?);
         let held = hold(&stage, 150, 50)?;
         let netns = &stage.client.netns;
+        deadline::within(HEALING, "the halves that closed to become minisocks", || {
+            let minisocks = ss::all(netns)?.iter().filter(|row| row.form == Form::Timewait).count();
+            Ok((minisocks == 50).then_some(()))
+        })?;
         let synfin = serve(&stage, &receiver, &[])?;
         await_agreement(&receiver, netns)?;
         // 150 connections and 50 halves (the other halves are minisocks), and their listener.
