@@ -10,7 +10,7 @@ use synfin_common::census as wire;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 use super::filter::FilterMaps;
-use super::{Attachment, Filter, LoadError, OBJECT, Survey, map, memlock, placed, refusal, survey};
+use super::{Attachment, Filter, LoadError, OBJECT, Survey, give_memory_back, map, memlock, placed, refusal, survey};
 use crate::census::{Group, Listener, Socket, States, Strays, Sums, Walk};
 
 /// The two programs and their maps.
@@ -48,6 +48,12 @@ const READ: usize = 32 << 10;
 impl Iterators {
     /// Loads the programs. They look at what `filter` admits.
     pub fn load(attachment: &Attachment, filter: &Filter) -> Result<Self, IteratorError> {
+        let iterators = Self::load_all(attachment, filter);
+        give_memory_back();
+        iterators
+    }
+
+    fn load_all(attachment: &Attachment, filter: &Filter) -> Result<Self, IteratorError> {
         filter.check()?;
         let Survey { ladder, offsets, mut knobs, layouts, .. } = survey(attachment)?;
         knobs.filters = filter.bits();
