@@ -2,9 +2,10 @@
 //!
 //! Variants take turns round by round, so that a machine that slows down does so for all of them; what counts are ratios
 //! within a round. [`cost`] asks the kernel for the time of each program, [`pace`] counts connections per second and
-//! what user space takes meanwhile.
+//! what user space takes meanwhile, [`census`] sets the walk over the kernel's tables beside `ss`.
 
 mod arena;
+pub(crate) mod census;
 mod cost;
 mod figures;
 mod kernel;
@@ -56,6 +57,8 @@ enum Part {
     Programs,
     /// Connections per second, CPU and memory in user space, events lost
     Connections,
+    /// The census beside `ss`, among many namespaces, at the start of the service
+    Census,
 }
 
 /// How much is measured.
@@ -101,11 +104,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let plan = Plan { rounds: args.rounds, connections: args.connections, cpus };
 
     let mut raw = raw::Raw::new(plan, machine::look(&tools.synfin)?);
-    if args.only != Some(Part::Connections) {
+    let wanted = |part| args.only.is_none_or(|only| only == part);
+    if wanted(Part::Programs) {
         raw.costs = cost::measure(&tools, plan)?;
     }
-    if args.only != Some(Part::Programs) {
+    if wanted(Part::Connections) {
         raw.paces = pace::measure(&tools, plan)?;
+    }
+    if wanted(Part::Census) {
+        raw.census = census::measure(&tools, plan)?;
     }
     raw.machine.load_after = machine::load_average();
     let figures = figures::judge(&raw);

@@ -42,6 +42,8 @@ enum Task {
     Test(test::Args),
     Lint(lint::Args),
     Bench(bench::Args),
+    #[command(hide = true)]
+    BenchHold(bench::census::hold::Args),
     Vm(vm::Args),
 }
 
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Lint(args) => lint::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::BenchHold(args) => bench::census::hold::run(&args),
         Task::Vm(args) => vm::run(&args),
     };
     if let Err(error) = done {

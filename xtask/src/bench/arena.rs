@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::panic;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -33,11 +34,16 @@ impl Arena {
         let name = format!("synfin-bench-{}", std::process::id());
         let deleted = Some(Undo::at_end(&format!("ip netns del {name} 2>/dev/null"))?);
         cmd::capture(cmd::command("ip").args(["netns", "add", &name]))?;
-        let path = format!("/run/netns/{name}");
-        let handle = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+        let path = path_of(&name);
+        let handle = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
         let arena = Self { name, handle, deleted };
         arena.ip(&["link", "set", "lo", "up"])?;
         Ok(arena)
+    }
+
+    /// Its file, as `ip netns` mounts it.
+    pub(super) fn path(&self) -> PathBuf {
+        path_of(&self.name)
     }
 
     /// Its inode number, by which programs and `--netns` know it.
@@ -63,7 +69,7 @@ impl Arena {
     }
 
     /// Runs `work` on a thread of its own in the namespace; a child that it starts is in there too.
-    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+    pub(super) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         thread::scope(|scope| {
             let worker = scope.spawn(|| {
                 self.enter()?;
@@ -76,6 +82,10 @@ impl Arena {
     fn ip(&self, words: &[&str]) -> Result<String> {
         cmd::capture(cmd::command("ip").args(["-n", &self.name]).args(words))
     }
+}
+
+fn path_of(name: &str) -> PathBuf {
+    PathBuf::from(format!("/run/netns/{name}"))
 }
 
 impl Drop for Arena {

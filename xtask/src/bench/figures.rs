@@ -111,6 +111,20 @@ pub(super) fn judge(raw: &Raw) -> Vec<Figure> {
     }
     let idle = raw.user(Subject::SynfinOtlp, |_, user| Some(user.idle_memory as f64)).map(|idle| idle.max);
     add("MiB of memory when idle, exporting, worst turn".to_owned(), idle, None, Some(AtMost(25.0 * MIB)), mib);
+    let census = &raw.census;
+    let ratio = census.of_ss().map(|ratio| ratio.median);
+    add("synfin's walk ÷ `ss -tan`, 80,000 sockets".to_owned(), ratio, Some(AtMost(1.0 / 3.0)), None, percent);
+    // The kernel makes each walk scan the table that all namespaces share: what the service does about it is demanded.
+    let ratio = census.everywhere().map(|ratio| ratio.median);
+    let what = "one walk of 100 small namespaces and a big one ÷ one of the big one".to_owned();
+    add(what, ratio, None, Some(AtMost(3.0)), short);
+    let what = "a census of the service there, on average ÷ one walk of the big one".to_owned();
+    add(what, census.each(), Some(AtMost(3.0)), None, short);
+    let what = "share of a core that the census takes there, nothing happening".to_owned();
+    add(what, census.share(), Some(AtMost(0.01)), None, percent);
+    let known = census.known().map(|known| known.median);
+    let what = "ms from the start of the service to 50,000 older sockets known".to_owned();
+    add(what, known, Some(AtMost(1000.0)), None, short);
     figures
 }
 

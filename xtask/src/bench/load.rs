@@ -15,7 +15,7 @@ use super::process;
 
 /// Addresses that a thread connects to in turn. One alone would run out of ports, and search ever longer for one, as
 /// TIME_WAIT sockets pile up.
-const ADDRESSES: u64 = 200;
+pub(super) const ADDRESSES: u64 = 200;
 
 /// A kind of traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

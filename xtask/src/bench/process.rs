@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::ClockId;
 use nix::unistd::Pid;
@@ -11,6 +11,27 @@ use nix::unistd::Pid;
 pub(super) fn cpu(pid: u32) -> Result<Duration> {
     let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed()))?;
     clock.now().map(Duration::from).with_context(|| format!("cannot read the CPU clock of process {pid}"))
+}
+
+/// CPU time of the thread of a process that has this name.
+pub(super) fn cpu_of_thread(pid: u32, name: &str) -> Result<Duration> {
+    let dir = format!("/proc/{pid}/task");
+    for entry in std::fs::read_dir(&dir).with_context(|| format!("cannot read {dir}"))? {
+        let path = entry?.path();
+        // Threads come and go.
+        let Ok(comm) = std::fs::read_to_string(path.join("comm")) else { continue };
+        if comm.trim() == name {
+            let path = path.join("schedstat");
+            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            return on_cpu(&text).with_context(|| format!("{} says {text:?}", path.display()));
+        }
+    }
+    bail!("process {pid} has no thread {name}")
+}
+
+/// The first field of schedstat.
+fn on_cpu(schedstat: &str) -> Option<Duration> {
+    Some(Duration::from_nanos(schedstat.split(' ').next()?.parse().ok()?))
 }
 
 /// Keeps the calling thread, and what it starts, on one CPU of those that there are.
@@ -58,5 +79,13 @@ mod tests {
     #[test]
     fn this_process_takes_cpu() {
         assert!(cpu(std::process::id()).unwrap() > Duration::ZERO);
+    }
+
+    #[test]
+    fn a_thread_is_found_by_its_name() {
+        let own = std::fs::read_to_string("/proc/thread-self/comm").unwrap();
+        cpu_of_thread(std::process::id(), own.trim()).unwrap();
+        assert!(cpu_of_thread(std::process::id(), "nobody").is_err());
+        assert_eq!(on_cpu("48243593 47517045 153\n"), Some(Duration::from_nanos(48_243_593)));
     }
 }

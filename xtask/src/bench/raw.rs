@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Plan;
+use super::census::Censuses;
 use super::cost::Cost;
 use super::load::Traffic;
 use super::machine::Machine;
@@ -17,12 +18,13 @@ pub(super) struct Raw {
     pub(super) machine: Machine,
     pub(super) costs: Vec<Cost>,
     pub(super) paces: Vec<Pace>,
+    pub(super) census: Censuses,
 }
 
 impl Raw {
     /// Nothing measured yet.
-    pub(super) const fn new(plan: Plan, machine: Machine) -> Self {
-        Self { plan, machine, costs: Vec::new(), paces: Vec::new() }
+    pub(super) fn new(plan: Plan, machine: Machine) -> Self {
+        Self { plan, machine, costs: Vec::new(), paces: Vec::new(), census: Censuses::default() }
     }
 
     /// As it is stored.
@@ -33,6 +35,7 @@ impl Raw {
             "rounds": self.plan.rounds,
             "programs": self.costs.iter().map(Cost::json).collect::<Vec<_>>(),
             "connections": self.paces.iter().map(Pace::json).collect::<Vec<_>>(),
+            "census": self.census.json(),
         })
     }
 

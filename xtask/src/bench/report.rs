@@ -10,7 +10,7 @@ use super::pace::{Pace, User};
 use super::raw::Raw;
 use super::spread::{Spread, percent, short};
 use super::subject::Subject;
-use super::{arena, table};
+use super::{arena, census, table};
 use crate::cmd;
 
 /// In the README, above the list of runs.
@@ -55,6 +55,9 @@ pub(super) fn render(raw: &Raw, figures: &[Figure]) -> String {
     if !raw.paces.is_empty() {
         section("Connections per second", rates(raw));
         section("In user space", user_space(raw));
+    }
+    if !raw.census.is_empty() {
+        section("Census", census::page(&raw.census));
     }
     section("Machine", machine(raw));
     section("How it was measured", METHOD.replace("LOSS", &arena::LOSS.to_string()));

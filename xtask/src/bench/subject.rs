@@ -72,7 +72,7 @@ impl Subject {
 }
 
 /// A child that the kernel kills with the bench, and that sees no settings of the caller's.
-fn tied(program: impl AsRef<std::ffi::OsStr>) -> Command {
+pub(super) fn tied(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = cmd::command("setpriv");
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
@@ -103,7 +103,8 @@ pub(super) struct Running {
 }
 
 impl Running {
-    fn spawn(subject: Subject, mut command: Command) -> Result<Self> {
+    /// Starts it; what it says must be read, see [`Running::wait_for`].
+    pub(super) fn spawn(subject: Subject, mut command: Command) -> Result<Self> {
         // What it says of itself comes on stdout for the empty program, on stderr for the others.
         let ours = subject == Subject::Empty;
         let (stdin, stdout) = if ours { (Stdio::piped(), Stdio::piped()) } else { (Stdio::null(), Stdio::null()) };
@@ -134,11 +135,17 @@ impl Running {
             }
             return Ok(());
         }
+        self.wait_for("attached").map(drop)
+    }
+
+    /// Waits until it says this, and gives the line; other lines are shown.
+    pub(super) fn wait_for(&self, words: &str) -> Result<String> {
+        let end = Instant::now() + PATIENCE;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let line = self.lines.recv_timeout(left).context("it ends, or says nothing of it")?;
-            if line.contains("attached") {
-                return Ok(());
+            if line.contains(words) {
+                return Ok(line);
             }
             cmd::say(self.subject.name(), line);
         }
