@@ -82,14 +82,15 @@ impl Reconciler {
 
     /// Moves on. Every event up to `complete_ns` has been applied.
     pub(super) fn step(&mut self, ledger: &mut Ledger, complete_ns: u64, now_ns: u64) {
-        self.wanted |= now_ns.saturating_sub(self.last_ns) >= INTERVAL_NS;
+        self.wanted |= self.last_ns != 0 && now_ns.saturating_sub(self.last_ns) >= INTERVAL_NS;
         if self.listing.is_none()
             && self.wanted
             && now_ns >= self.not_before_ns
             && self.surveyor.asks.try_send(Ask::List).is_ok()
         {
             ledger.begin_comparison(now_ns);
-            (self.listing, self.wanted) = (Some(now_ns), false);
+            // From here on, so that the first listing does not call for a second one on a machine that has been up for long.
+            (self.listing, self.wanted, self.last_ns) = (Some(now_ns), false, now_ns);
         }
         loop {
             if self.waiting.is_empty() {
@@ -142,7 +143,6 @@ impl Reconciler {
             tracing::warn!(netns, %error, "the sockets of a network namespace could not be listed");
         }
         let took = listed.ended_ns.saturating_sub(self.listing.take().unwrap_or(listed.ended_ns));
-        self.last_ns = now_ns;
         self.not_before_ns = now_ns + (took * REST).max(SHORTEST_REST_NS);
         let first = self.drift.listings == 0;
         self.drift.listings += 1;
