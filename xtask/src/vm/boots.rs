@@ -103,8 +103,8 @@ mod tests {
         let names: std::collections::BTreeSet<_> = BOOTS.iter().map(|boot| boot.name).collect();
         assert_eq!(names.len(), BOOTS.len());
         assert!(BOOTS[0].is_plain() && BOOTS[0].parameters.is_empty());
-        assert_eq!(programs(), ["lockdown", "refusals", "storm", "transitions"]);
+        assert_eq!(programs(), ["census", "ledger", "lockdown", "refusals", "storm", "transitions"]);
         let error = named("secure").unwrap_err().to_string();
-        assert!(error.contains("plain, refusals, confidentiality, integrity"), "{error}");
+        assert!(error.contains("plain, census, refusals, confidentiality, integrity"), "{error}");
     }
 }

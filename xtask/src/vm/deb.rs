@@ -165,11 +165,18 @@ mod tests {
         };
         let binary =
             write("binary.deb", package(&[("usr/lib/modules/6.12.1/vmlinuz", b"kernel"), ("usr/share/doc/x", b"-")]));
-        let modules = write("modules.deb", package(&[("lib/modules/6.12.1/kernel/drivers/net/tun.ko", b"module")]));
+        let module = |name: &str| (format!("lib/modules/6.12.1/kernel/net/{name}.ko"), name.as_bytes().to_vec());
+        let held: Vec<_> = MODULES.into_iter().rev().map(module).collect();
+        let held: Vec<(&str, &[u8])> = held.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())).collect();
+        let modules = write("modules.deb", package(&held));
         let kernel = kernels::named("6.12").unwrap();
         let files = Files::read(kernel, &[&binary, &modules]).unwrap();
         assert_eq!((files.release.as_str(), files.image.as_slice()), ("6.12.1", b"kernel".as_slice()));
-        assert_eq!(files.modules, [("tun", b"module".to_vec())]);
+        assert_eq!(
+            files.modules,
+            MODULES.map(|name| (name, name.as_bytes().to_vec())),
+            "in the order in which they load"
+        );
 
         let error = |kernel, packages: &[&PathBuf]| format!("{:#}", Files::read(kernel, packages).unwrap_err());
         assert!(error(kernel, &[&binary]).contains("no module tun"));
