@@ -18,6 +18,7 @@ use synfin_tests::{
     sock, ss,
     stage::{Family, Link, Stage},
     synfin::{Synfin, message},
+    witness::nstat::Counters,
 };
 
 /// A listing, its confirmation and a census, on a busy machine.
@@ -195,11 +196,17 @@ fn restart_under_load() -> Result<()> {
         done.store(true, Ordering::Relaxed);
         load.join().expect("the load does not panic")?;
         await_agreement(&receiver, &stage.client.netns)?;
-        synfin.terminate()?;
+        let ended = synfin.terminate()?;
         receiver.look(|judge| {
             judge.verdict()?;
+            // Under this load an interrupt now and then keeps the kernel from running a program, sometimes without counting it. That
+            // is put right; what was not lost must not be.
+            let lost = judge.series.sum("synfin.events.lost", &[]);
+            let seen = judge.series.sum("synfin.events", &[]);
             for kind in ["adopted", "stale_state", "missed_close"] {
-                ensure!(corrections(judge, kind) < 0.5, "{} {kind} without any loss", corrections(judge, kind));
+                let count = corrections(judge, kind);
+                let bound = if kind == "missed_close" { lost + seen / 2000.0 } else { lost };
+                ensure!(count < bound + 0.5, "{count} {kind}, {lost} events lost; {}", ended.stderr.join("\n"));
             }
             Ok(())
         })
@@ -222,6 +229,39 @@ fn namespaces_come_and_go() -> Result<()> {
     let mut synfin = synfin;
     deadline::within(HEALING, "another census", || Ok(synfin.alive()?.then_some(())))?;
     await_agreement(&receiver, &stage.client.netns)?;
+    synfin.terminate()?;
+    receiver.look(Judge::verdict)
+}
+
+/// A client with few ports takes the places of its own TIME_WAIT sockets: told as the kernel counts it.
+#[test]
+fn reuse_of_time_wait_is_told() -> Result<()> {
+    let (receiver, stage) = (Receiver::start()?, Stage::new(Family::V4, Link::Loopback)?);
+    let netns = &stage.client.netns;
+    netns.sysctl("ipv4/ip_local_port_range", "40000 40009")?;
+    netns.sysctl("ipv4/tcp_tw_reuse", "1")?;
+    let synfin = serve(&stage, &receiver, &[])?;
+    // The first look is where counting starts.
+    let looked = |judge: &Judge| judge.series.sum("synfin.census.namespaces", &[]) > 0.5;
+    receiver.await_received(HEALING, "a first census", looked)?;
+    let before = Counters::of(netns)?;
+    let (listener, address) = sock::listen(&stage.server, 16)?;
+    let mut made = 0;
+    deadline::within(HEALING, "ten connections more than there are ports", || {
+        // Refused as long as every port waits for less than a second.
+        let Ok(client) = sock::connect(&stage.client, address) else { return Ok(None) };
+        let server = sock::accept(&listener)?;
+        drop(client);
+        drop(server);
+        made += 1;
+        Ok((made == 15).then_some(()))
+    })?;
+    let reused = Counters::of(netns)?.since(&before).get("TcpExtTWRecycled") as f64;
+    ensure!(reused > 0.5, "the kernel has reused none: the test proves nothing");
+    let told = |judge: &Judge| judge.series.sum("system.network.tcp.time_wait.reused", &[]);
+    receiver
+        .await_received(HEALING, "the reuse to be told", |judge| (told(judge) - reused).abs() < 0.5)
+        .with_context(|| format!("{reused} by the kernel"))?;
     synfin.terminate()?;
     receiver.look(Judge::verdict)
 }

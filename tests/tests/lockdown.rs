@@ -130,7 +130,8 @@ fn what_is_told_is_true() -> Result<()> {
         assert_eq!(last["linux.netns.inode"], stage.client.netns.inode(), "{last}");
         let mut ends: Vec<&str> = lines.iter().filter_map(|line| line["network.connection.end"].as_str()).collect();
         ends.sort_unstable();
-        assert_eq!(ends, ["closed", "time_wait"], "{lines:#?}");
+        // The server's FIN may come with its ACK or after it; then the client is an orphan by then.
+        assert!(matches!(ends[..], ["closed", "time_wait" | "fin_wait_2"]), "{ends:?} {lines:#?}");
     }
     Ok(())
 }

@@ -16,6 +16,19 @@ use crate::{admit, iter};
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 unsafe extern "C" fn sockets(context: *const Context) -> i32 {
+    list::<true>(context)
+}
+
+/// Without the helper that 5.10 does not have.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+unsafe extern "C" fn sockets_lean(context: *const Context) -> i32 {
+    list::<false>(context)
+}
+
+/// A full socket that has no cookie gets one, if it can: by the time that the agent compares it, an event of it may have been told under a cookie.
+#[inline(always)]
+fn list<const COOKIES: bool>(context: *const Context) -> i32 {
     // SAFETY: the kernel hands over its context.
     let (meta, at, uid) = unsafe { ((*context).meta, (*context).sock, (*context).uid) };
     if at.is_null() {
@@ -36,8 +49,12 @@ unsafe extern "C" fn sockets(context: *const Context) -> i32 {
     row.uid = uid;
     row.state = sock.state();
     let mut local_port = sock.num();
+    let mut cookie = sock.known_cookie();
     match found {
         Form::Full(tcp) => {
+            if COOKIES {
+                cookie = sock.cookie();
+            }
             local_port = tcp.local_port();
             row.cgroup = tcp.sock().cgroup();
             row.inode = tcp.inode();
@@ -69,7 +86,7 @@ unsafe extern "C" fn sockets(context: *const Context) -> i32 {
             row.retransmits = Typed::load(request, field!(num_retrans));
         }
     }
-    sock.store_ends(&raw mut row.ends, sock.known_cookie(), local_port);
+    sock.store_ends(&raw mut row.ends, cookie, local_port);
     // SAFETY: `meta` is the kernel's `struct bpf_iter_meta`, whose first member is the `struct seq_file *`; the row is whole. When
     // the buffer is full, the kernel calls this program again for the same socket.
     unsafe {

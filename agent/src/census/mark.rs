@@ -3,18 +3,40 @@
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-/// The number of the network namespace that the calling thread is in; None where its counters cannot be read.
-pub fn of_this_thread() -> Option<u64> {
+/// What the counters of a namespace say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// All of them in one number.
+    pub number: u64,
+    /// TIME_WAIT sockets whose place a new connection has taken (TcpExt TWRecycled).
+    pub reused: u64,
+}
+
+/// The counters of the network namespace that the calling thread is in; None where they cannot be read.
+pub fn of_this_thread() -> Option<Mark> {
     let mut hasher = DefaultHasher::new();
+    let mut reused = 0;
     for (file, lines) in [("sockstat", "TCP:"), ("sockstat6", "TCP6:"), ("snmp", "Tcp:"), ("netstat", "TcpExt:")] {
         match fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
-            Ok(text) => own(&text, lines).for_each(|field| field.hash(&mut hasher)),
+            Ok(text) => {
+                own(&text, lines).for_each(|field| field.hash(&mut hasher));
+                if file == "netstat" {
+                    reused = counter(&text, lines, "TWRecycled").unwrap_or(0);
+                }
+            }
             // A kernel without IPv6 has no such file.
             Err(_) if file == "sockstat6" => {}
             Err(_) => return None,
         }
     }
-    Some(hasher.finish())
+    Some(Mark { number: hasher.finish(), reused })
+}
+
+/// A counter out of the two lines of a group: names, then values.
+fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().filter(|line| line.starts_with(group)).map(|line| line.split(' '));
+    let at = lines.next()?.position(|field| field == name)?;
+    lines.next()?.nth(at)?.parse().ok()
 }
 
 /// The fields of the lines that begin so, without those that all namespaces share.
@@ -40,5 +62,8 @@ mod tests {
         let text = "sockets: used 9\nTCP: inuse 4 orphan 1 tw 2 alloc 6 mem 2\nUDP: inuse 1 mem 0\n";
         assert_eq!(own(text, "TCP:").collect::<Vec<_>>(), ["TCP:", "inuse", "4", "tw", "2"]);
         assert!(of_this_thread().is_some());
+        let text = "TcpExt: SyncookiesSent TWRecycled\nTcpExt: 3 14\nIpExt: TWRecycled\nIpExt: 1\n";
+        assert_eq!(counter(text, "TcpExt:", "TWRecycled"), Some(14));
+        assert_eq!(counter(text, "TcpExt:", "TW"), None);
     }
 }

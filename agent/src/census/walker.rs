@@ -8,8 +8,9 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::cadence::Cadence;
+use super::mark::{self, Mark};
 use super::namespaces::{Namespace, Namespaces};
-use super::{Form, Memory, Socket, States, Sums, Walk, mark};
+use super::{Form, Memory, Socket, States, Sums, Walk};
 
 /// Which namespaces are walked: all, or those with these inode numbers.
 pub type Only = Option<Vec<u32>>;
@@ -46,6 +47,8 @@ pub struct Census {
     pub cost: Duration,
     /// Namespaces that were walked this time; the others keep what was counted before.
     pub walked: usize,
+    /// TIME_WAIT sockets whose place a new connection has taken since the first [`Walker::survey`], a total.
+    pub time_wait_reused: u64,
     /// What this and earlier censuses have met of late, in a [`Walker::survey`].
     pub memory: Memory,
 }
@@ -58,6 +61,8 @@ pub struct Walker {
     /// The last walk of each namespace, for [`Walker::survey`].
     known: BTreeMap<u32, (Place, Sums)>,
     memory: Memory,
+    /// TcpExt TWRecycled of each namespace when it was last read, and what it has grown by in all.
+    reused: (BTreeMap<u32, u64>, u64),
 }
 
 impl fmt::Debug for Walker {
@@ -69,7 +74,14 @@ impl fmt::Debug for Walker {
 impl Walker {
     /// Walks `only` these namespaces by `walk`.
     pub fn new(walk: Box<dyn Walk>, only: Only) -> Self {
-        Self { walk, namespaces: Namespaces::default(), only, known: BTreeMap::new(), memory: Memory::default() }
+        Self {
+            walk,
+            namespaces: Namespaces::default(),
+            only,
+            known: BTreeMap::new(),
+            memory: Memory::default(),
+            reused: (BTreeMap::new(), 0),
+        }
     }
 
     /// Replaces the namespaces that are walked.
@@ -123,7 +135,10 @@ impl Walker {
     pub fn survey(&mut self, cadence: &mut Cadence, now: &dyn Fn() -> u64) -> io::Result<Census> {
         let (start, began_ns) = (cpu_time(), now());
         self.namespaces.discover();
-        let all: Vec<(u32, Option<u64>)> = self.wanted().into_iter().map(|inode| (inode, self.mark(inode))).collect();
+        let marks: Vec<(u32, Option<Mark>)> =
+            self.wanted().into_iter().map(|inode| (inode, self.mark(inode))).collect();
+        self.count_reused(&marks);
+        let all: Vec<_> = marks.iter().map(|(inode, mark)| (*inode, mark.map(|mark| mark.number))).collect();
         let due = cadence.due(&all, began_ns);
         cadence.spent(cpu_time().saturating_sub(start));
         let mut failures = Vec::new();
@@ -143,7 +158,7 @@ impl Walker {
             walked += 1;
         }
         self.known.retain(|inode, _| all.iter().any(|(other, _)| other == inode));
-        let mut census = Census { began_ns, failures, walked, ..Census::default() };
+        let mut census = Census { began_ns, failures, walked, time_wait_reused: self.reused.1, ..Census::default() };
         for (place, sums) in self.known.values() {
             census.places.push(place.clone());
             census.sums.add(sums);
@@ -155,7 +170,17 @@ impl Walker {
         Ok(census)
     }
 
-    fn mark(&self, inode: u32) -> Option<u64> {
+    /// Adds what the counters have grown by. That of a namespace met for the first time is where it starts.
+    fn count_reused(&mut self, marks: &[(u32, Option<Mark>)]) {
+        let (known, total) = &mut self.reused;
+        known.retain(|inode, _| marks.iter().any(|(other, _)| other == inode));
+        for (inode, mark) in marks.iter().filter_map(|(inode, mark)| Some((*inode, (*mark)?))) {
+            let before = known.insert(inode, mark.reused).unwrap_or(mark.reused);
+            *total += mark.reused.saturating_sub(before);
+        }
+    }
+
+    fn mark(&self, inode: u32) -> Option<Mark> {
         self.namespaces.get(inode)?.enter().ok()?;
         mark::of_this_thread()
     }

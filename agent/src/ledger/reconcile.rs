@@ -18,6 +18,10 @@ use crate::event::{Ends, State, Task};
 /// may still find the old state.
 const SETTLE_NS: u64 = 10_000_000;
 
+/// How long the ledger may be ahead of the kernel: between the note and the state that it tells of, a task in its own context (close,
+/// shutdown) can be preempted.
+const AHEAD_NS: u64 = 1_000_000_000;
+
 /// What a comparison has put right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Corrections {
@@ -157,10 +161,12 @@ impl Ledger {
     fn meet(&mut self, slot: Slot, socket: &Socket, owners: &Owners) {
         *self.table.sighting_mut(slot) = Sighting { generation: self.generation, missing: false };
         let connection = self.table.get(slot);
-        if connection.last_ns.saturating_add(SETTLE_NS) >= socket.time_ns {
+        let (from, to) = (connection.state, socket.state);
+        let ahead = from != to && (connection.is_closed() || continues(to, from, from));
+        let settle = if ahead { AHEAD_NS } else { SETTLE_NS };
+        if connection.last_ns.saturating_add(settle) >= socket.time_ns {
             return; // the ledger knows better
         }
-        let (from, to) = (connection.state, socket.state);
         let same_socket = may_share_socket(&connection.ends, &socket.ends);
         if !same_socket || connection.is_closed() || !(from == to || continues(from, to, to)) {
             // Another connection: its birth was lost, and the end of this one if it has not closed.

@@ -22,6 +22,8 @@ pub struct Iterators {
     stray: Array<MapData, u64>,
     wanted: Array<MapData, u32>,
     _filter: FilterMaps,
+    /// The program that lists.
+    listing: &'static str,
     buffer: Vec<u64>,
 }
 
@@ -41,6 +43,12 @@ pub enum IteratorError {
     #[error("{0}")]
     Refused(String),
 }
+
+/// The program that counts.
+const CENSUS: &str = "census";
+
+/// The programs that list, best first: the second asks no helper that 5.10 does not have.
+const SOCKETS: [&str; 2] = ["sockets", "sockets_lean"];
 
 /// What one read may bring: the kernel fills at most 32 KiB.
 const READ: usize = 32 << 10;
@@ -75,11 +83,17 @@ impl Iterators {
                 .load(object.as_bytes())
         })
         .map_err(LoadError::from)?;
-        for name in ["census", "sockets"] {
+        let mut load = |name| {
             iterator(&mut ebpf, name)
                 .and_then(|program| program.load("tcp", &btf))
-                .map_err(|error| IteratorError::Refused(refusal::of_program(name, &error)))?;
-        }
+                .map_err(|error| IteratorError::Refused(refusal::of_program(name, &error)))
+        };
+        load(CENSUS)?;
+        // What the better one lacks is told.
+        let listing = match load(SOCKETS[0]) {
+            Ok(()) => SOCKETS[0],
+            Err(error) => load(SOCKETS[1]).map(|()| SOCKETS[1]).map_err(|_lean| error)?,
+        };
         Ok(Self {
             groups: map(&mut ebpf, "GROUPS")?,
             listeners: map(&mut ebpf, "LISTENERS")?,
@@ -88,6 +102,7 @@ impl Iterators {
             wanted: map(&mut ebpf, "WANTED")?,
             _filter: FilterMaps::fill(&mut ebpf, filter)?,
             ebpf,
+            listing,
             buffer: vec![0; READ / size_of::<u64>()],
         })
     }
@@ -138,7 +153,7 @@ fn failed(error: MapError) -> io::Error {
 
 impl Walk for Iterators {
     fn count(&mut self) -> io::Result<()> {
-        let mut file = self.open("census")?;
+        let mut file = self.open(CENSUS)?;
         // The program writes nothing: the first read is the whole walk.
         while read(&mut file, self.buffer.as_mut_bytes())? > 0 {}
         Ok(())
@@ -180,7 +195,7 @@ impl Walk for Iterators {
 
     fn list(&mut self, states: States, each: &mut dyn FnMut(&Socket)) -> io::Result<()> {
         self.wanted.set(0, states.0, 0).map_err(failed)?;
-        let mut file = self.open("sockets")?;
+        let mut file = self.open(self.listing)?;
         // A read ends between two records, unless the buffer does not take it.
         let mut kept = 0;
         loop {

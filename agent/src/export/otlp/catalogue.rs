@@ -146,6 +146,8 @@ pub const CATALOGUE: &[Metric] = &[
     counter("system.network.tcp.time_wait.entered", "{connection}",
         &["network.tcp.close.first"], read::time_wait,
         "Connections that went into TIME_WAIT on this host, by who closed first."),
+    counter("system.network.tcp.time_wait.reused", "{connection}", &[], census::time_wait_reused,
+        "TIME_WAIT sockets whose place a new connection has taken, by the kernel's TWRecycled of each namespace."),
     // The kernel's own tables (census).
     up_down("system.network.connection.count", "{connection}",
         &["network.transport", "network.connection.state", "network.type", "linux.netns.inode", "linux.cgroup.id"],

@@ -164,6 +164,12 @@ pub(super) fn oldest(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
     });
 }
 
+pub(super) fn time_wait_reused(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+    if let Some(census) = &snapshot.status.census {
+        point(census.time_wait_reused, &[]);
+    }
+}
+
 pub(super) fn age(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
     if let Some(census) = &snapshot.status.census {
         point(snapshot.status.time_ns.saturating_sub(census.began_ns) as f64 / 1e9, &[]);

@@ -177,6 +177,20 @@ fn events_after_the_look_win() {
 }
 
 #[test]
+fn a_task_that_was_preempted_in_a_transition_is_believed() {
+    let mut stage = Stage::new(10);
+    let mut life = opened(2).call(FinWait1);
+    let ends = ends(&life);
+    stage.play_to(&mut life, FinWait1);
+    // The program has told of FIN_WAIT_1; the kernel comes to it half a second later.
+    stage.now_ns += SECOND / 2;
+    stage.ledger.begin_comparison(stage.now_ns);
+    stage.ledger.compare(&socket(ends, Established, stage.now_ns), &HashMap::new());
+    assert_eq!(stage.ledger.end_comparison(&[NETNS]), Corrections::default());
+    assert_eq!((stage.tracked(FinWait1), stage.ended.len()), (1, 0));
+}
+
+#[test]
 fn a_connection_that_ended_after_the_look_is_not_adopted() {
     for cookies in [true, false] {
         let mut stage = Stage::new(10);
