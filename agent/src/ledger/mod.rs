@@ -16,6 +16,7 @@ mod listeners;
 mod reconcile;
 mod table;
 mod totals;
+mod tuple;
 
 use std::collections::VecDeque;
 

@@ -10,6 +10,7 @@ use hashbrown::{HashMap, HashSet};
 use super::connection::{Connection, Role};
 use super::course::{closer, continues, learn};
 use super::table::{self, Slot};
+use super::tuple::{Addresses, Match, Tuple};
 use super::{Ledger, may_share_socket};
 use crate::census::{Form, Socket};
 use crate::event::{Ends, State, Task};
@@ -40,8 +41,18 @@ pub struct Corrections {
 pub(super) struct Comparison {
     began_ns: u64,
     corrections: Corrections,
-    /// What the sockets were known by whose connections have left the ledger since it began: cookies and addresses.
-    gone: HashSet<u64>,
+    gone: Gone,
+}
+
+/// Sockets whose connections have left the ledger since the comparison began.
+#[derive(Debug, Default)]
+struct Gone {
+    /// Their cookies, and the addresses of all.
+    keys: HashSet<u64>,
+    /// Addresses of those that were known by nothing else. The kernel may have listed them under a cookie.
+    addresses: HashSet<u64>,
+    /// Their ends: inet_diag tells no address.
+    tuples: HashSet<Tuple>,
 }
 
 /// What is known of a connection beside itself: for comparisons.
@@ -58,16 +69,24 @@ pub type Owners = HashMap<u64, Task>;
 
 impl Comparison {
     pub(super) fn note_gone(&mut self, ends: &Ends) {
+        let Gone { keys, addresses, tuples } = &mut self.gone;
         // A listing may know the socket by either.
-        self.gone.insert(table::address(ends.sock));
-        if ends.cookie != 0 {
-            self.gone.insert(ends.cookie);
+        keys.insert(table::address(ends.sock));
+        if ends.cookie == 0 {
+            addresses.insert(ends.sock);
+            tuples.insert(Tuple::of(ends));
+        } else {
+            keys.insert(ends.cookie);
         }
     }
 
     fn is_gone(&self, ends: &Ends) -> bool {
-        let key = if ends.cookie == 0 { table::address(ends.sock) } else { ends.cookie };
-        self.gone.contains(&key)
+        let Gone { keys, addresses, tuples } = &self.gone;
+        match (ends.cookie, ends.sock) {
+            (0, sock) => keys.contains(&table::address(sock)),
+            (cookie, 0) => keys.contains(&cookie) || tuples.contains(&Tuple::of(ends)),
+            (cookie, sock) => keys.contains(&cookie) || addresses.contains(&sock),
+        }
     }
 }
 
@@ -76,7 +95,7 @@ impl Ledger {
     pub fn begin_comparison(&mut self, now_ns: u64) {
         self.generation = self.generation.wrapping_add(1);
         self.comparison =
-            Some(Comparison { began_ns: now_ns, corrections: Corrections::default(), gone: HashSet::new() });
+            Some(Comparison { began_ns: now_ns, corrections: Corrections::default(), gone: Gone::default() });
     }
 
     /// Gives up the comparison that is under way, e.g. because the listing failed. What was put right stays.
@@ -84,8 +103,38 @@ impl Ledger {
         self.comparison = None;
     }
 
-    /// Compares a socket of the listing. Every event up to `socket.time_ns` has been applied.
-    pub fn compare(&mut self, socket: &Socket, owners: &Owners) {
+    /// Compares a part of the listing. Every event up to the latest `time_ns` of the sockets has been applied.
+    pub fn compare(&mut self, sockets: &[Socket], owners: &Owners) {
+        let mut addresses = None;
+        for socket in sockets {
+            if socket.ends.sock != 0 || self.table.find(socket.ends.cookie).is_some() {
+                self.compare_one(socket, owners);
+                continue;
+            }
+            match self.match_ends(socket, &mut addresses) {
+                Some(Match::Alike(sock)) => {
+                    if let Some(slot) = self.table.find_address(sock) {
+                        self.sight(slot);
+                    }
+                }
+                Some(Match::Address(sock)) => {
+                    let ends = Ends { sock, ..socket.ends };
+                    self.compare_one(&Socket { ends, ..*socket }, owners);
+                }
+                None => self.compare_one(socket, owners),
+            }
+        }
+    }
+
+    /// Finds a socket without address among those of which nothing but the address is known.
+    fn match_ends(&self, socket: &Socket, addresses: &mut Option<Addresses>) -> Option<Match> {
+        if !self.table.has_addressed() && self.embryos.is_empty() {
+            return None;
+        }
+        addresses.get_or_insert_with(|| Addresses::of(self)).take(&socket.ends, socket.state)
+    }
+
+    fn compare_one(&mut self, socket: &Socket, owners: &Owners) {
         if self.comparison.is_none() || socket.form != Form::Full || socket.state == State::Closed {
             return;
         }
@@ -159,7 +208,7 @@ impl Ledger {
     }
 
     fn meet(&mut self, slot: Slot, socket: &Socket, owners: &Owners) {
-        *self.table.sighting_mut(slot) = Sighting { generation: self.generation, missing: false };
+        self.sight(slot);
         let connection = self.table.get(slot);
         let (from, to) = (connection.state, socket.state);
         let ahead = from != to && (connection.is_closed() || continues(to, from, from));
@@ -216,8 +265,13 @@ impl Ledger {
         connection.owner = owners.get(&socket.inode).copied();
         connection.cgroup = socket.cgroup;
         let slot = self.insert(&connection);
-        *self.table.sighting_mut(slot) = Sighting { generation: self.generation, missing: false };
+        self.sight(slot);
         self.correct(|corrections| corrections.adopted += 1);
+    }
+
+    /// The comparison under way has met its socket.
+    fn sight(&mut self, slot: Slot) {
+        *self.table.sighting_mut(slot) = Sighting { generation: self.generation, missing: false };
     }
 
     fn correct(&mut self, change: impl FnOnce(&mut Corrections)) {

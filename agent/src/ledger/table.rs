@@ -86,6 +86,11 @@ impl Table {
         if self.addressed == 0 { None } else { self.find(address(sock)) }
     }
 
+    /// Whether any connection is known by nothing better than its address.
+    pub(super) const fn has_addressed(&self) -> bool {
+        self.addressed > 0
+    }
+
     /// Gives a connection known by address the cookie that its socket has got, which must not be there.
     pub(super) fn give_cookie(&mut self, slot: Slot, cookie: u64) {
         let ends = &mut self.entries[slot.0 as usize].connection.ends;

@@ -63,12 +63,9 @@ impl Reconciler {
         self.wanted = true;
     }
 
-    /// The namespaces of the filter have changed.
-    pub(super) fn set_only(&self, only: Only) {
-        // A thread that does not take it is busy with a listing; the filter is told again at the next change.
-        if self.surveyor.asks.try_send(Ask::Only(only)).is_err() {
-            tracing::debug!("the census goes on with the namespaces of before");
-        }
+    /// The namespaces of the filter have changed. False if the thread is too busy with a listing to be told now.
+    pub(super) fn set_only(&self, only: Only) -> bool {
+        self.surveyor.asks.try_send(Ask::Only(only)).is_ok()
     }
 
     /// The latest census.
@@ -122,11 +119,7 @@ impl Reconciler {
     fn take(&mut self, ledger: &mut Ledger, tell: Tell, now_ns: u64) {
         match tell {
             Tell::Owners(owners) => self.owners = owners,
-            Tell::Sockets(sockets) => {
-                for socket in &sockets {
-                    ledger.compare(socket, &self.owners);
-                }
-            }
+            Tell::Sockets(sockets) => ledger.compare(&sockets, &self.owners),
             Tell::Listed(listed) => self.end(ledger, &listed, now_ns),
             Tell::Census(census) => {
                 self.compare_sums(ledger, &census);
