@@ -78,7 +78,7 @@ pub struct PortKey {
     pub pad: u16,
 }
 
-/// One listening socket. The map is keyed by the address of its `struct sock`, which does not move during a walk. 80 bytes.
+/// One listening socket. The map is keyed by the address of its `struct sock`, which does not move during a walk. 72 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Listener {
@@ -100,16 +100,12 @@ pub struct Listener {
     pub accept_limit: u32,
     /// Half-open sockets by its own account (`icsk_accept_queue.qlen`).
     pub half_open: u32,
-    /// Half-open sockets that the walk met.
-    pub requests: u32,
     /// Owner of the socket file.
     pub uid: u32,
     /// Port, host order.
     pub port: u16,
     /// `AF_INET` or `AF_INET6` of the socket.
     pub family: u16,
-    /// Zero.
-    pub pad: u32,
 }
 
 /// Which timer of a socket runs: what `ss -o` shows.
@@ -172,6 +168,6 @@ const _: () = {
     assert!(size_of::<GroupKey>() == 24);
     assert!(size_of::<Group>() == 24);
     assert!(size_of::<PortKey>() == 8);
-    assert!(size_of::<Listener>() == 80);
+    assert!(size_of::<Listener>() == 72);
     assert!(size_of::<Socket>() == 200);
 };

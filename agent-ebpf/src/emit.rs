@@ -31,6 +31,8 @@ pub(crate) fn record<T: 'static>(kind: u16, flags: u16, fill: impl FnOnce(*mut T
         claim.slot()
     };
     if to.is_null() {
+        // It may have been the close of a socket that is connected again: what was noted of its last end is no longer the end.
+        note_end(0);
         count(u32::from(kind));
         return;
     }

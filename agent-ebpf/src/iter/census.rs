@@ -76,11 +76,9 @@ fn listener(sock: Sock<TpBtf>, tcp: TcpSock<TpBtf>, uid: u32) {
         accept_queue: tcp.accept_queue(),
         accept_limit: tcp.accept_limit(),
         half_open: tcp.half_open(),
-        requests: 0,
         uid,
         port,
         family: sock.family(),
-        pad: 0,
     };
     if LISTENERS.insert(sock.at as u64, row, 0).is_err() || PORTS.insert(PortKey { netns, port, pad: 0 }, 1, 0).is_err()
     {
@@ -88,7 +86,7 @@ fn listener(sock: Sock<TpBtf>, tcp: TcpSock<TpBtf>, uid: u32) {
     }
 }
 
-/// Adds a request to its listener, whose cgroup it answers.
+/// Tells a request to its listener, whose cgroup it answers.
 #[inline(always)]
 fn half_open(request: *const u8) -> u64 {
     // As a number: older verifiers take the union that it lies in for something else than a pointer.
@@ -97,7 +95,6 @@ fn half_open(request: *const u8) -> u64 {
     let Some(row) = LISTENERS.get_ptr_mut(listener) else { return 0 };
     // SAFETY: as for the groups.
     unsafe {
-        (*row).requests += 1;
         if since != 0 && ((*row).oldest_us == 0 || since < (*row).oldest_us) {
             (*row).oldest_us = since;
         }
