@@ -49,6 +49,15 @@ pub fn connect(side: &Side, to: SocketAddr) -> Result<TcpStream> {
     Ok(socket.into())
 }
 
+/// Opens a connection from a given address, whose port may be one that a connection has just left.
+pub fn connect_from(side: &Side, from: SocketAddr, to: SocketAddr) -> Result<TcpStream> {
+    let socket = socket(side)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&from.into()).with_context(|| format!("binding to {from}"))?;
+    socket.connect(&to.into()).with_context(|| format!("connecting to {to}"))?;
+    Ok(socket.into())
+}
+
 /// Accepts a connection; it reads and writes with the same bounds.
 pub fn accept(listener: &TcpListener) -> Result<TcpStream> {
     let (stream, _) = listener.accept().context("accepting")?;

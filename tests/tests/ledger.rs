@@ -268,3 +268,38 @@ fn reuse_of_time_wait_is_told() -> Result<()> {
     synfin.terminate()?;
     receiver.look(Judge::verdict)
 }
+
+/// Minisocks whose peer connected anew, and those whose time is over.
+#[test]
+fn the_end_of_time_wait_is_told() -> Result<()> {
+    const MADE: usize = 10;
+    let (receiver, stage) = (Receiver::start()?, Stage::new(Family::V4, Link::Loopback)?);
+    let netns = &stage.server.netns;
+    let synfin = serve(&stage, &receiver, &[])?;
+    let looked = |judge: &Judge| judge.series.sum("synfin.census.namespaces", &[]) > 0.5;
+    receiver.await_received(HEALING, "a first census", looked)?;
+    let (listener, address) = sock::listen(&stage.server, 16)?;
+    let mut last = None;
+    for _ in 0..MADE {
+        let client = sock::connect(&stage.client, address)?;
+        last = Some(client.local_addr()?);
+        drop(sock::accept(&listener)?);
+        drop(client);
+    }
+    let minisocks = |count: usize, bound: Duration| {
+        deadline::within(bound, &format!("{count} minisocks"), || {
+            Ok((netns.sockstat()?.timewait == count as u64).then_some(()))
+        })
+    };
+    minisocks(MADE, HEALING)?;
+    // From the port of a connection that waits: it is answered, and one minisock is no more.
+    let again = sock::connect_from(&stage.client, last.context("made above")?, address)?;
+    minisocks(MADE - 1, HEALING)?;
+    let told = |judge: &Judge| judge.series.sum("system.network.tcp.time_wait.ended", &[]);
+    receiver.await_received(HEALING, "one to be told", |judge| (told(judge) - 1.0).abs() < 0.5)?;
+    minisocks(0, Duration::from_secs(75))?;
+    receiver.await_received(HEALING, "all to be told", |judge| (told(judge) - MADE as f64).abs() < 0.5)?;
+    drop((again, listener));
+    synfin.terminate()?;
+    receiver.look(Judge::verdict)
+}

@@ -89,6 +89,11 @@ impl Cadence {
         self.places.insert(inode, Place { walked_ns: self.now_ns, mark });
     }
 
+    /// A namespace could not be walked: nothing is known of it.
+    pub fn failed(&mut self, inode: u32) {
+        self.places.remove(&inode);
+    }
+
     /// Something else was done for the census.
     pub fn spent(&mut self, cost: Duration) {
         self.budget_ns -= cost.as_nanos() as f64;

@@ -4,6 +4,7 @@
 //! they are, or lists them one by one for the ledger to compare itself with.
 
 pub mod cadence;
+mod churn;
 pub mod diag;
 pub mod holders;
 pub mod mark;
@@ -17,6 +18,7 @@ use std::io;
 use synfin_common::census as wire;
 use synfin_common::event::state;
 
+pub use self::churn::Totals as Churn;
 pub use self::recent::{Memory, Recent};
 pub use self::sums::{Form, Group, Listener, Network, Strays, Sums};
 pub use self::walker::{Census, Only, Place, Walker};

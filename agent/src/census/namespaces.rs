@@ -18,8 +18,6 @@ pub struct Namespace {
     pub inode: u32,
     /// Name of `ip netns` or another place where it is mounted.
     pub name: Option<String>,
-    /// A process in it, as of the discovery.
-    pub pid: Option<u32>,
     file: File,
 }
 
@@ -30,7 +28,7 @@ impl Namespace {
     /// Without CAP_SYS_ADMIN, unless the thread is there already.
     pub fn enter(&self) -> io::Result<()> {
         // The kernel asks for the privilege even then; without it the own namespace at least can be walked.
-        if inode(Path::new("/proc/thread-self/ns/net")) == Some(self.inode) {
+        if inode(Path::new("/proc/thread-self/ns/net")).is_ok_and(|own| own == self.inode) {
             return Ok(());
         }
         Ok(move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?)
@@ -41,6 +39,7 @@ impl Namespace {
 #[derive(Debug, Default)]
 pub struct Namespaces {
     all: BTreeMap<u32, Namespace>,
+    hidden: usize,
 }
 
 impl Namespaces {
@@ -48,23 +47,25 @@ impl Namespaces {
     /// that this agent keeps none alive for longer than the time between two discoveries.
     pub fn discover(&mut self) {
         let mut found = BTreeMap::new();
-        let mut take = |path: &Path, name: Option<String>, pid: Option<u32>| {
-            let Some(inode) = inode(path) else { return };
+        let mut take = |path: &Path, inode: u32, name: Option<String>| {
             let known = found.entry(inode).or_insert_with(|| self.all.remove(&inode));
             match known {
-                Some(known) => {
-                    known.name = known.name.take().or(name);
-                    known.pid = known.pid.or(pid);
-                }
-                None => *known = open(path, inode, name, pid),
+                Some(known) => known.name = known.name.take().or(name),
+                None => *known = open(path, inode, name),
             }
         };
-        // What was known of names and processes may be true no longer.
         for (path, name) in mounted() {
-            take(&path, Some(name), None);
+            if let Ok(inode) = inode(&path) {
+                take(&path, inode, Some(name));
+            }
         }
+        self.hidden = 0;
         for pid in processes() {
-            take(Path::new(&format!("/proc/{pid}/ns/net")), None, Some(pid));
+            let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+            match inode(&path) {
+                Ok(inode) => take(&path, inode, None),
+                Err(error) => self.hidden += usize::from(error.kind() == io::ErrorKind::PermissionDenied),
+            }
         }
         self.all = found.into_iter().filter_map(|(inode, namespace)| Some((inode, namespace?))).collect();
     }
@@ -84,21 +85,27 @@ impl Namespaces {
         self.all.len()
     }
 
+    /// Processes whose namespace this agent may not ask for (without CAP_SYS_PTRACE those of other users): they may be in namespaces
+    /// that are not known.
+    pub const fn hidden(&self) -> usize {
+        self.hidden
+    }
+
     /// Whether none is known.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 }
 
-fn inode(path: &Path) -> Option<u32> {
-    fs::metadata(path).ok().and_then(|metadata| u32::try_from(metadata.ino()).ok())
+fn inode(path: &Path) -> io::Result<u32> {
+    u32::try_from(fs::metadata(path)?.ino()).map_err(io::Error::other)
 }
 
 /// The inode is asked again: between the two calls the path may have come to mean another namespace.
-fn open(path: &Path, inode: u32, name: Option<String>, pid: Option<u32>) -> Option<Namespace> {
+fn open(path: &Path, inode: u32, name: Option<String>) -> Option<Namespace> {
     let file = File::open(path).ok()?;
     let opened = file.metadata().ok()?.ino();
-    (opened == u64::from(inode)).then_some(Namespace { inode, name, pid, file })
+    (opened == u64::from(inode)).then_some(Namespace { inode, name, file })
 }
 
 fn processes() -> impl Iterator<Item = u32> {
@@ -137,7 +144,6 @@ mod tests {
         let mut namespaces = Namespaces::default();
         namespaces.discover();
         assert_eq!(namespaces.get(own).map(|namespace| namespace.inode), Some(own));
-        assert!(namespaces.get(own).unwrap().pid.is_some());
         let before = namespaces.len();
         assert!(before > 0 && !namespaces.is_empty());
         namespaces.discover();

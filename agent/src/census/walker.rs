@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::cadence::Cadence;
+use super::churn::{self, Churn};
 use super::mark::{self, Mark};
 use super::namespaces::{Namespace, Namespaces};
 use super::{Form, Memory, Socket, States, Sums, Walk};
@@ -22,10 +23,6 @@ pub struct Place {
     pub inode: u32,
     /// Where it is mounted, e.g. a name of `ip netns`.
     pub name: Option<String>,
-    /// A process in it.
-    pub pid: Option<u32>,
-    /// When it was walked, `CLOCK_MONOTONIC` nanoseconds.
-    pub walked_ns: u64,
     /// CPU time that the walk took.
     pub took: Duration,
 }
@@ -45,10 +42,10 @@ pub struct Census {
     pub failures: Vec<(u32, String)>,
     /// CPU time that it took, the look at counters and for namespaces included.
     pub cost: Duration,
-    /// Namespaces that were walked this time; the others keep what was counted before.
-    pub walked: usize,
-    /// TIME_WAIT sockets whose place a new connection has taken since the first [`Walker::survey`], a total.
-    pub time_wait_reused: u64,
+    /// Processes whose namespaces could not be asked for, unless the namespaces to walk were named: see [`Namespaces::hidden`].
+    pub hidden: usize,
+    /// What has become of minisocks since the first [`Walker::survey`].
+    pub churn: churn::Totals,
     /// What this and earlier censuses have met of late, in a [`Walker::survey`].
     pub memory: Memory,
 }
@@ -61,8 +58,7 @@ pub struct Walker {
     /// The last walk of each namespace, for [`Walker::survey`].
     known: BTreeMap<u32, (Place, Sums)>,
     memory: Memory,
-    /// TcpExt TWRecycled of each namespace when it was last read, and what it has grown by in all.
-    reused: (BTreeMap<u32, u64>, u64),
+    churn: Churn,
 }
 
 impl fmt::Debug for Walker {
@@ -80,7 +76,7 @@ impl Walker {
             only,
             known: BTreeMap::new(),
             memory: Memory::default(),
-            reused: (BTreeMap::new(), 0),
+            churn: Churn::new(),
         }
     }
 
@@ -99,6 +95,11 @@ impl Walker {
         self.namespaces.iter().map(|namespace| namespace.inode).filter(|inode| self.wants(*inode)).collect()
     }
 
+    /// Processes that may be in namespaces that should be walked and are not known.
+    fn hidden(&self) -> usize {
+        if self.only.is_none() { self.namespaces.hidden() } else { 0 }
+    }
+
     fn wants(&self, inode: u32) -> bool {
         self.only.as_ref().is_none_or(|only| only.contains(&inode))
     }
@@ -111,9 +112,9 @@ impl Walker {
         let mut census = Census { began_ns: now(), ..Census::default() };
         for inode in inodes {
             let Some(namespace) = self.namespaces.get(*inode) else { continue };
-            let (start, walked_ns) = (cpu_time(), now());
+            let start = cpu_time();
             match namespace.enter().and_then(|()| self.walk.count()) {
-                Ok(()) => census.places.push(place(namespace, walked_ns, cpu_time().saturating_sub(start))),
+                Ok(()) => census.places.push(place(namespace, cpu_time().saturating_sub(start))),
                 Err(error) => census.failures.push((*inode, error.to_string())),
             }
         }
@@ -123,7 +124,7 @@ impl Walker {
         census.sums.groups.retain(|group| !failed(group.netns));
         census.sums.listeners.retain(|row| !failed(row.netns));
         census.ended_ns = now();
-        census.walked = census.places.len();
+        census.hidden = self.hidden();
         census.cost = census.places.iter().map(|place| place.took).sum();
         Ok(census)
     }
@@ -137,28 +138,32 @@ impl Walker {
         self.namespaces.discover();
         let marks: Vec<(u32, Option<Mark>)> =
             self.wanted().into_iter().map(|inode| (inode, self.mark(inode))).collect();
-        self.count_reused(&marks);
+        self.churn.meet(marks.iter().map(|(inode, mark)| (*inode, mark.map(|mark| mark.minisocks))));
         let all: Vec<_> = marks.iter().map(|(inode, mark)| (*inode, mark.map(|mark| mark.number))).collect();
         let due = cadence.due(&all, began_ns);
         cadence.spent(cpu_time().saturating_sub(start));
         let mut failures = Vec::new();
-        let mut walked = 0;
         for inode in due {
             if !cadence.may_walk(inode) {
                 continue;
             }
             let Census { mut places, sums, failures: failed, .. } = self.count(&[inode], now)?;
             failures.extend(failed);
-            let Some(place) = places.pop() else { continue };
+            let Some(place) = places.pop() else {
+                // What it held before is not what it holds now.
+                self.known.remove(&inode);
+                cadence.failed(inode);
+                continue;
+            };
             // Half-open sockets go without a counter that tells, and TIME_WAIT in a namespace that hides its counters.
             let counted = all.iter().find(|(other, _)| *other == inode).and_then(|(_, mark)| *mark);
             let quiet = sums.groups.iter().all(|group| group.form != Form::Request);
             cadence.walked(inode, counted.filter(|_| quiet), place.took);
             self.known.insert(inode, (place, sums));
-            walked += 1;
         }
         self.known.retain(|inode, _| all.iter().any(|(other, _)| other == inode));
-        let mut census = Census { began_ns, failures, walked, time_wait_reused: self.reused.1, ..Census::default() };
+        let mut census = Census { began_ns, failures, churn: self.churn.totals(), ..Census::default() };
+        census.hidden = self.hidden();
         for (place, sums) in self.known.values() {
             census.places.push(place.clone());
             census.sums.add(sums);
@@ -168,16 +173,6 @@ impl Walker {
         census.ended_ns = now();
         census.cost = cpu_time().saturating_sub(start);
         Ok(census)
-    }
-
-    /// Adds what the counters have grown by. That of a namespace met for the first time is where it starts.
-    fn count_reused(&mut self, marks: &[(u32, Option<Mark>)]) {
-        let (known, total) = &mut self.reused;
-        known.retain(|inode, _| marks.iter().any(|(other, _)| other == inode));
-        for (inode, mark) in marks.iter().filter_map(|(inode, mark)| Some((*inode, (*mark)?))) {
-            let before = known.insert(inode, mark.reused).unwrap_or(mark.reused);
-            *total += mark.reused.saturating_sub(before);
-        }
     }
 
     fn mark(&self, inode: u32) -> Option<Mark> {
@@ -197,8 +192,8 @@ impl Walker {
     }
 }
 
-fn place(namespace: &Namespace, walked_ns: u64, took: Duration) -> Place {
-    Place { inode: namespace.inode, name: namespace.name.clone(), pid: namespace.pid, walked_ns, took }
+fn place(namespace: &Namespace, took: Duration) -> Place {
+    Place { inode: namespace.inode, name: namespace.name.clone(), took }
 }
 
 /// CPU time of the calling thread.

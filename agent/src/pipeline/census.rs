@@ -48,6 +48,8 @@ pub(super) fn source(config: &Config) -> anyhow::Result<Chosen> {
 
 /// The best way to walk that this kernel takes, or the one that the configuration asks for; what it lacks is for the caller to say.
 pub(super) fn walk(config: &Config, filter: &Filter) -> anyhow::Result<(Box<dyn Walk>, Chosen)> {
+    // Which namespaces to enter is the walker's affair; a name of the filter may come to mean another one meanwhile.
+    let filter = &Filter { netns: None, ..filter.clone() };
     let iterators = || Iterators::load(&engine::attachment(config), filter);
     let diag =
         |why: String| -> (Box<dyn Walk>, Chosen) { (Box::new(Diag::new(admitted(filter))), Chosen::InetDiag(why)) };
@@ -74,8 +76,8 @@ pub(super) fn walk(config: &Config, filter: &Filter) -> anyhow::Result<(Box<dyn 
 
 /// The filter, for a walk that applies it outside the kernel.
 fn admitted(filter: &Filter) -> Admitted {
-    let Filter { netns, ports, peers, excluded_peers, exclude_loopback } = filter.clone();
-    Admitted { netns, ports, peers, excluded_peers, exclude_loopback }
+    let Filter { ports, peers, excluded_peers, exclude_loopback, .. } = filter.clone();
+    Admitted { ports, peers, excluded_peers, exclude_loopback }
 }
 
 /// Whether the iterators of this kernel may be used unasked. Before Linux 6.4 (commit 9378096e8a65) a walk takes the lock of each socket the

@@ -259,8 +259,8 @@ impl Engine {
         }
         if let Some(reconciler) = &self.reconciler
             && self.walked != inodes
+            && reconciler.set_only(Some(inodes.clone()))
         {
-            reconciler.set_only(Some(inodes.clone()));
             self.walked.clone_from(&inodes);
         }
         // An inode number that is gone stays out of the filter, because the kernel may give it to another namespace.

@@ -52,8 +52,6 @@ pub(super) struct Listed {
     pub(super) failures: Vec<(u32, String)>,
     /// When it ended, `CLOCK_MONOTONIC` nanoseconds.
     pub(super) ended_ns: u64,
-    /// Sockets told.
-    pub(super) sockets: usize,
 }
 
 /// Both ends of the thread's channels. Dropping it ends the thread.
@@ -125,7 +123,7 @@ impl Desk {
         self.walker.discover();
         let mut listed = Listed::default();
         for inode in self.walker.wanted() {
-            match self.list_one(inode, &mut listed.sockets)? {
+            match self.list_one(inode)? {
                 Ok(true) => listed.walked.push(inode),
                 Ok(false) => {} // vanished meanwhile
                 Err(error) => listed.failures.push((inode, error.to_string())),
@@ -136,13 +134,12 @@ impl Desk {
     }
 
     /// The sockets of one namespace. The outer error: the engine is gone.
-    fn list_one(&mut self, inode: u32, sockets: &mut usize) -> Result<io::Result<bool>, SendError<()>> {
+    fn list_one(&mut self, inode: u32) -> Result<io::Result<bool>, SendError<()>> {
         let Self { walker, told, .. } = self;
         let mut chunk = Vec::new();
         let mut gone = false;
         let outcome = walker.list(inode, States::FULL, &mut |socket| {
             chunk.push(*socket);
-            *sockets += 1;
             if chunk.len() >= CHUNK && !gone {
                 gone = told.send(Tell::Sockets(std::mem::take(&mut chunk))).is_err();
             }

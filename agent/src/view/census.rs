@@ -257,7 +257,7 @@ mod tests {
             group(State::SynSent, Form::Full, None, 9),
         ];
         let strays = Strays { groups: 11, ..Strays::default() };
-        let place = Place { inode: 7, name: Some("blue".into()), pid: None, walked_ns: 0, took: Duration::ZERO };
+        let place = Place { inode: 7, name: Some("blue".into()), took: Duration::ZERO };
         let census = Census {
             began_ns: 1_000_000_000,
             ended_ns: 1_012_500_000,

@@ -5,11 +5,9 @@ use std::net::Ipv6Addr;
 /// A network of peers: v4-mapped address and prefix length up to 128.
 pub type Peers = (Ipv6Addr, u8);
 
-/// What a walk looks at.
+/// What a walk looks at, in the namespace where it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Admitted {
-    /// Only these namespaces (inode numbers). None for all.
-    pub netns: Option<Vec<u32>>,
     /// Only these ports, local or peer; empty for all.
     pub ports: Vec<u16>,
     /// Only peers in these networks; empty for all.

@@ -55,13 +55,6 @@ impl Diag {
         Self { filter, sums: Sums::default(), buffer: vec![0; READ] }
     }
 
-    /// Whether the filter lets the calling thread's namespace through; gives its inode number.
-    fn here(&self) -> io::Result<Option<u32>> {
-        // `thread-self`: the walking thread is in another namespace than its process.
-        let inode = fs::metadata("/proc/thread-self/ns/net")?.ino() as u32;
-        Ok(self.filter.netns.as_ref().is_none_or(|wanted| wanted.contains(&inode)).then_some(inode))
-    }
-
     /// Asks for the sockets of both families in these states.
     fn dump(&mut self, states: u32, extensions: u8, each: &mut dyn FnMut(&Found)) -> io::Result<()> {
         for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
@@ -93,6 +86,11 @@ impl Diag {
         }
         Ok(true)
     }
+}
+
+/// Inode number of the calling thread's namespace, which is not always that of its process.
+fn here() -> io::Result<u32> {
+    u32::try_from(fs::metadata("/proc/thread-self/ns/net")?.ino()).map_err(io::Error::other)
 }
 
 /// Begins a dump in the namespace of the calling thread.
@@ -288,7 +286,7 @@ fn listener_of(listeners: &[Listener], indices: &[usize], local: [u8; 16]) -> Op
 
 impl Walk for Diag {
     fn count(&mut self) -> io::Result<()> {
-        let Some(netns) = self.here()? else { return Ok(()) };
+        let netns = here()?;
         let filter = self.filter.clone();
         let mut listeners: Vec<Listener> = Vec::new();
         let mut by_port: HashMap<u16, Vec<usize>> = HashMap::new();
@@ -348,7 +346,7 @@ impl Walk for Diag {
     }
 
     fn list(&mut self, states: States, each: &mut dyn FnMut(&Socket)) -> io::Result<()> {
-        let Some(netns) = self.here()? else { return Ok(()) };
+        let netns = here()?;
         let filter = self.filter.clone();
         let bit = |wanted: u8, asked: u8| if states.0 & 1 << wanted == 0 { 0 } else { 1 << asked };
         // inet_diag knows a minisock by the state that it stands for, and a request as SYN_RECV.

@@ -166,7 +166,13 @@ pub(super) fn oldest(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
 
 pub(super) fn time_wait_reused(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     if let Some(census) = &snapshot.status.census {
-        point(census.time_wait_reused, &[]);
+        point(census.churn.reused, &[]);
+    }
+}
+
+pub(super) fn time_wait_ended(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+    if let Some(ended) = snapshot.status.census.as_ref().and_then(|census| census.churn.ended) {
+        point(ended, &[]);
     }
 }
 
@@ -194,6 +200,7 @@ pub(super) fn uncounted(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
         ("listener", strays.listeners),
         ("unreadable", strays.unreadable),
         ("namespace", census.failures.len() as u64),
+        ("process", census.hidden as u64),
     ] {
         point(count as i64, &[KeyValue::new("synfin.uncounted.reason", reason)]);
     }

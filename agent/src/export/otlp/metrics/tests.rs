@@ -8,7 +8,7 @@ use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ScopeMetri
 use super::super::catalogue::Metric;
 use super::super::fixtures::{client, refused};
 use super::*;
-use crate::census::{Census, Form, Group, Listener, Network, Sums};
+use crate::census::{Census, Churn, Form, Group, Listener, Network, Sums};
 use crate::event::{EventKind, State};
 use crate::health::{Cost, Probe, Verdict};
 use crate::rung::Rung;
@@ -170,7 +170,11 @@ fn census() -> Census {
         half_open: 4,
         oldest_ns: Some(1),
     };
-    Census { sums: Sums { groups: vec![group], listeners: vec![listener], ..Sums::default() }, ..Census::default() }
+    Census {
+        sums: Sums { groups: vec![group], listeners: vec![listener], ..Sums::default() },
+        churn: Churn { reused: 1, ended: Some(2) },
+        ..Census::default()
+    }
 }
 
 #[test]
