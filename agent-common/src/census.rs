@@ -164,7 +164,26 @@ pub struct Socket {
     pub measures: Measures,
 }
 
+/// A process that holds a socket. 40 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Holder {
+    /// Inode of the socket file.
+    pub inode: u64,
+    /// Network namespace of the socket.
+    pub netns: u32,
+    /// Process (thread group), as the kernel's first pid namespace knows it.
+    pub pid: u32,
+    /// Command name of the process: 16 bytes, ended by NUL.
+    pub comm: [u64; 2],
+    /// Its file descriptor there.
+    pub fd: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
 const _: () = {
+    assert!(size_of::<Holder>() == 40);
     assert!(size_of::<GroupKey>() == 24);
     assert!(size_of::<Group>() == 24);
     assert!(size_of::<PortKey>() == 8);

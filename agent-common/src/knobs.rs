@@ -108,6 +108,7 @@ offsets! {
     task_leader: "task_struct"."group_leader", 8, optional;
     task_comm: "task_struct"."comm", 16, optional;
     sk_socket: "sock"."sk_socket", 8, optional;
+    socket_sk: "socket"."sk", 8, optional;
     sk_ack_backlog: "sock"."sk_ack_backlog", 4, optional;
     sk_max_ack_backlog: "sock"."sk_max_ack_backlog", 4, optional;
     icsk_qlen: "inet_connection_sock"."icsk_accept_queue.qlen", 4, optional;

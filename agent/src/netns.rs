@@ -1,10 +1,10 @@
 //! Network namespaces as people name them, and their inode numbers, by which the kernel side tells them apart.
-#![expect(unsafe_code, reason = "one ioctl asks the kernel for the type of a namespace; std has no call for it")]
+#![expect(unsafe_code, reason = "two ioctls ask the kernel about namespaces; std has no calls for them")]
 
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -135,6 +135,22 @@ fn inode_of(path: &Path) -> Result<u32, NetnsError> {
     }
     let inode = file.metadata().map_err(open)?.ino();
     u32::try_from(inode).map_err(|_too_large| other())
+}
+
+/// The network namespace that a socket is in.
+///
+/// # Errors
+/// Without CAP_NET_ADMIN there, and for what is no socket.
+pub fn of_socket(socket: &impl AsFd) -> io::Result<File> {
+    /// linux/sockios.h; answers since Linux 4.10.
+    const SIOCGSKNS: libc::Ioctl = 0x894c;
+    // SAFETY: the descriptor is open for the whole call, and this request neither reads nor writes memory of ours.
+    let file = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCGSKNS) };
+    if file < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just opened it for this caller.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(file) }))
 }
 
 /// `CLONE_NEW…` of a namespace file, -1 for another file.

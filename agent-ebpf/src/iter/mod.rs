@@ -1,7 +1,8 @@
-//! Programs that walk over the kernel's own table of TCP sockets (`iter/tcp`), in the network namespace of the task that
-//! opened the walk: listeners first, then all others.
+//! Programs that walk over the kernel's own tables: of TCP sockets (`iter/tcp`), in the network namespace of the task that opened
+//! the walk, listeners first, then all others; and of open files.
 
 mod census;
+mod holders;
 mod sockets;
 
 use synfin_common::event::state;

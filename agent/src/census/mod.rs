@@ -19,6 +19,7 @@ use synfin_common::census as wire;
 use synfin_common::event::state;
 
 pub use self::churn::Totals as Churn;
+pub use self::holders::{Held, Holder};
 pub use self::recent::{Memory, Recent};
 pub use self::sums::{Form, Group, Listener, Network, Strays, Sums};
 pub use self::walker::{Census, Only, Place, Walker};
@@ -56,6 +57,15 @@ pub trait Walk: Send {
     /// # Errors
     /// What the kernel said; sockets may then be missing.
     fn list(&mut self, states: States, each: &mut dyn FnMut(&Socket)) -> io::Result<()>;
+
+    /// Tells every open file that is a TCP socket, whatever its namespace. False where this way has no means for that: then nothing has
+    /// been told, and [`holders::in_proc`] is to be asked.
+    ///
+    /// # Errors
+    /// What the kernel said; holders may then be missing.
+    fn holders(&mut self, _each: &mut dyn FnMut(Held)) -> io::Result<bool> {
+        Ok(false)
+    }
 }
 
 /// A timer of a socket, as `ss -o` tells it.

@@ -7,9 +7,11 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::mounts;
+use super::Held;
+use crate::{mounts, netns};
 
 /// A network namespace that is kept open: it stays as long as this value does.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ impl Namespace {
 pub struct Namespaces {
     all: BTreeMap<u32, Namespace>,
     hidden: usize,
+    /// Namespaces that were seen to have open sockets and were found in no other way, with such a socket: process and file descriptor.
+    held: BTreeMap<u32, (u32, u32)>,
 }
 
 impl Namespaces {
@@ -67,7 +71,29 @@ impl Namespaces {
                 Err(error) => self.hidden += usize::from(error.kind() == io::ErrorKind::PermissionDenied),
             }
         }
+        // Opened anew each time, so that the socket alone decides how long the namespace stays.
+        self.held.retain(|inode, (pid, fd)| {
+            !found.contains_key(inode)
+                && match of_socket(*inode, *pid, *fd) {
+                    Ok(namespace) => {
+                        found.insert(*inode, Some(namespace));
+                        true
+                    }
+                    Err(error) => {
+                        let forbidden = error.kind() == io::ErrorKind::PermissionDenied;
+                        self.hidden += usize::from(forbidden);
+                        forbidden
+                    }
+                }
+        });
         self.all = found.into_iter().filter_map(|(inode, namespace)| Some((inode, namespace?))).collect();
+    }
+
+    /// Takes in open sockets: a namespace that nothing else shows may be among theirs. The next discovery opens it.
+    pub fn meet_held(&mut self, held: &[Held]) {
+        let unknown = held.iter().filter_map(|held| Some((held.netns?, (held.task.pid, held.fd))));
+        self.held =
+            unknown.filter(|(inode, _)| !self.all.contains_key(inode) || self.held.contains_key(inode)).collect();
     }
 
     /// All that are known, by inode number.
@@ -108,6 +134,20 @@ fn open(path: &Path, inode: u32, name: Option<String>) -> Option<Namespace> {
     (opened == u64::from(inode)).then_some(Namespace { inode, name, file })
 }
 
+/// The namespace of a socket of another process.
+fn of_socket(inode: u32, pid: u32, fd: u32) -> io::Result<Namespace> {
+    let gone = || io::Error::from(io::ErrorKind::NotFound);
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    let socket = pidfd_getfd(process, fd.cast_signed(), PidfdGetfdFlags::empty())?;
+    let file = netns::of_socket(&socket)?;
+    // The process may have opened something else by that number.
+    if file.metadata()?.ino() != u64::from(inode) {
+        return Err(gone());
+    }
+    Ok(Namespace { inode, name: None, file })
+}
+
 fn processes() -> impl Iterator<Item = u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten();
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
@@ -131,7 +171,7 @@ fn mounted() -> Vec<(PathBuf, String)> {
 
 /// Whether a namespace file is one of a network namespace.
 fn is_network(path: &Path) -> bool {
-    crate::netns::NetnsSpec::Path(path.to_owned()).resolve().is_ok()
+    netns::NetnsSpec::Path(path.to_owned()).resolve().is_ok()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::cadence::Cadence;
 use super::churn::{self, Churn};
 use super::mark::{self, Mark};
 use super::namespaces::{Namespace, Namespaces};
-use super::{Form, Memory, Socket, States, Sums, Walk};
+use super::{Form, Held, Memory, Socket, States, Sums, Walk, holders};
 
 /// Which namespaces are walked: all, or those with these inode numbers.
 pub type Only = Option<Vec<u32>>;
@@ -178,6 +178,22 @@ impl Walker {
     fn mark(&self, inode: u32) -> Option<Mark> {
         self.namespaces.get(inode)?.enter().ok()?;
         mark::of_this_thread()
+    }
+
+    /// Every open file that is a TCP socket. Namespaces that only such a file keeps alive are known from now on.
+    pub fn holders(&mut self) -> Vec<Held> {
+        let mut held = Vec::new();
+        let told = self.walk.holders(&mut |file| held.push(file)).unwrap_or_else(|error| {
+            tracing::warn!(%error, "who holds sockets is looked up in /proc");
+            held.clear();
+            false
+        });
+        if told {
+            self.namespaces.meet_held(&held);
+        } else {
+            holders::in_proc(&mut |file| held.push(file));
+        }
+        held
     }
 
     /// Lists the sockets of one namespace. False if there is no such namespace any more.

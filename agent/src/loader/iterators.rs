@@ -7,13 +7,13 @@ use aya::maps::{Array, HashMap, MapData, MapError};
 use aya::programs::{Iter, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 use synfin_common::census as wire;
-use zerocopy::{FromBytes as _, IntoBytes as _};
+use zerocopy::{FromBytes, IntoBytes as _};
 
 use super::filter::FilterMaps;
 use super::{Attachment, Filter, LoadError, OBJECT, Survey, give_memory_back, map, memlock, placed, refusal, survey};
-use crate::census::{Group, Listener, Socket, States, Strays, Sums, Walk};
+use crate::census::{Group, Held, Listener, Socket, States, Strays, Sums, Walk};
 
-/// The two programs and their maps.
+/// The programs and their maps.
 pub struct Iterators {
     ebpf: Ebpf,
     groups: HashMap<MapData, [u8; size_of::<wire::GroupKey>()], [u8; size_of::<wire::Group>()]>,
@@ -24,6 +24,8 @@ pub struct Iterators {
     _filter: FilterMaps,
     /// The program that lists.
     listing: &'static str,
+    /// Whether the kernel has taken the program that tells holders.
+    tells_holders: bool,
     buffer: Vec<u64>,
 }
 
@@ -44,11 +46,18 @@ pub enum IteratorError {
     Refused(String),
 }
 
+/// What the programs walk over.
+const TCP: &str = "tcp";
+const TASK_FILE: &str = "task_file";
+
 /// The program that counts.
 const CENSUS: &str = "census";
 
 /// The programs that list, best first: the second asks no helper that 5.10 does not have.
 const SOCKETS: [&str; 2] = ["sockets", "sockets_lean"];
+
+/// The program that tells who holds sockets.
+const HOLDERS: &str = "holders";
 
 /// What one read may bring: the kernel fills at most 32 KiB.
 const READ: usize = 32 << 10;
@@ -83,17 +92,21 @@ impl Iterators {
                 .load(object.as_bytes())
         })
         .map_err(LoadError::from)?;
-        let mut load = |name| {
+        let mut load = |name, target| {
             iterator(&mut ebpf, name)
-                .and_then(|program| program.load("tcp", &btf))
+                .and_then(|program| program.load(target, &btf))
                 .map_err(|error| IteratorError::Refused(refusal::of_program(name, &error)))
         };
-        load(CENSUS)?;
+        load(CENSUS, TCP)?;
         // What the better one lacks is told.
-        let listing = match load(SOCKETS[0]) {
+        let listing = match load(SOCKETS[0], TCP) {
             Ok(()) => SOCKETS[0],
-            Err(error) => load(SOCKETS[1]).map(|()| SOCKETS[1]).map_err(|_lean| error)?,
+            Err(error) => load(SOCKETS[1], TCP).map(|()| SOCKETS[1]).map_err(|_lean| error)?,
         };
+        // /proc tells the same.
+        let tells_holders = load(HOLDERS, TASK_FILE)
+            .inspect_err(|error| tracing::debug!(%error, "who holds sockets is looked up in /proc"))
+            .is_ok();
         Ok(Self {
             groups: map(&mut ebpf, "GROUPS")?,
             listeners: map(&mut ebpf, "LISTENERS")?,
@@ -103,6 +116,7 @@ impl Iterators {
             _filter: FilterMaps::fill(&mut ebpf, filter)?,
             ebpf,
             listing,
+            tells_holders,
             buffer: vec![0; READ / size_of::<u64>()],
         })
     }
@@ -115,6 +129,27 @@ impl Iterators {
             Ok(program.take_link(link)?.into_file()?)
         };
         open().map_err(|error: OpenError| io::Error::other(error.0))
+    }
+
+    /// Walks by a program that writes records.
+    fn rows<T: FromBytes>(&mut self, name: &str, each: &mut dyn FnMut(&T)) -> io::Result<()> {
+        let mut file = self.open(name)?;
+        // A read ends between two records, unless the buffer does not take it.
+        let mut kept = 0;
+        loop {
+            let bytes = self.buffer.as_mut_bytes();
+            let len = read(&mut file, &mut bytes[kept..])?;
+            if len == 0 {
+                return Ok(());
+            }
+            let whole = kept + len;
+            let (rows, rest) = bytes[..whole].split_at(whole - whole % size_of::<T>());
+            for row in rows.chunks_exact(size_of::<T>()) {
+                T::read_from_bytes(row).iter().for_each(&mut *each);
+            }
+            kept = rest.len();
+            bytes.copy_within(whole - kept..whole, 0);
+        }
     }
 }
 
@@ -195,24 +230,17 @@ impl Walk for Iterators {
 
     fn list(&mut self, states: States, each: &mut dyn FnMut(&Socket)) -> io::Result<()> {
         self.wanted.set(0, states.0, 0).map_err(failed)?;
-        let mut file = self.open(self.listing)?;
-        // A read ends between two records, unless the buffer does not take it.
-        let mut kept = 0;
-        loop {
-            let bytes = self.buffer.as_mut_bytes();
-            let len = read(&mut file, &mut bytes[kept..])?;
-            if len == 0 {
-                return Ok(());
+        self.rows(self.listing, &mut |row| {
+            if let Some(socket) = Socket::from_wire(row) {
+                each(&socket);
             }
-            let whole = kept + len;
-            let (rows, rest) = bytes[..whole].split_at(whole - whole % size_of::<wire::Socket>());
-            for row in rows.chunks_exact(size_of::<wire::Socket>()) {
-                if let Some(socket) = wire::Socket::read_from_bytes(row).ok().as_ref().and_then(Socket::from_wire) {
-                    each(&socket);
-                }
-            }
-            kept = rest.len();
-            bytes.copy_within(whole - kept..whole, 0);
+        })
+    }
+
+    fn holders(&mut self, each: &mut dyn FnMut(Held)) -> io::Result<bool> {
+        if self.tells_holders {
+            self.rows(HOLDERS, &mut |row| each(Held::from_wire(row)))?;
         }
+        Ok(self.tells_holders)
     }
 }

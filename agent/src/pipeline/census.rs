@@ -1,7 +1,7 @@
 //! `synfin census`: one walk over all sockets, without the service.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{self, Write};
 use std::thread;
 
 use anyhow::{Context as _, anyhow};
@@ -10,7 +10,7 @@ use rustix::system::uname;
 
 use super::engine;
 use crate::census::diag::{Admitted, Diag};
-use crate::census::{Census, Walk, Walker, holders};
+use crate::census::{Census, Held, Walk, Walker, holders};
 use crate::clock::Clock;
 use crate::config::{CensusOptions, Config};
 use crate::export;
@@ -23,9 +23,9 @@ pub(super) fn census(config: &Config, options: CensusOptions, out: &mut dyn Writ
     let clock = Clock::default();
     let filter = engine::filter(config)?;
     let (walk, chosen) = walk(config, &filter)?;
-    let census = once(Walker::new(walk, filter.netns), &clock)?;
+    let (census, held) = once(Walker::new(walk, filter.netns), &clock)?;
     let inodes: BTreeSet<u64> = census.sums.listeners.iter().map(|row| row.inode).filter(|inode| *inode != 0).collect();
-    let holders = holders::of(&inodes);
+    let holders = holders::of(&inodes, &held);
     if options.json {
         let mut lines = BytesMut::new();
         export::census::lines(&mut lines, &census, &holders, &chosen, clock.offset())?;
@@ -88,16 +88,17 @@ fn is_trusted(release: &str) -> bool {
 }
 
 /// One census on a thread of its own, because it moves through the namespaces.
-fn once(mut walker: Walker, clock: &Clock) -> anyhow::Result<Census> {
+fn once(mut walker: Walker, clock: &Clock) -> anyhow::Result<(Census, Vec<Held>)> {
     thread::scope(|scope| {
         let work = || {
+            let held = walker.holders();
             walker.discover();
             let wanted = walker.wanted();
-            walker.count(&wanted, &|| clock.monotonic_ns())
+            Ok((walker.count(&wanted, &|| clock.monotonic_ns())?, held))
         };
         let thread = thread::Builder::new().name("census".to_owned()).spawn_scoped(scope, work)?;
-        let census = thread.join().map_err(|_panic| anyhow!("the thread of the census failed"))?;
-        census.context("cannot read what the walk has counted")
+        let outcome: io::Result<_> = thread.join().map_err(|_panic| anyhow!("the thread of the census failed"))?;
+        outcome.context("cannot read what the walk has counted")
     })
 }
 

@@ -10,9 +10,8 @@ use std::time::Instant;
 use anyhow::Context as _;
 
 use crate::census::cadence::{Cadence, PERIOD, Pace};
-use crate::census::{Census, Only, Socket, States, Walk, Walker, holders};
+use crate::census::{Census, Only, Socket, States, Walk, Walker};
 use crate::clock::Clock;
-use crate::event::Task;
 use crate::ledger::Owners;
 
 /// Sockets handed over at once.
@@ -119,7 +118,11 @@ impl Desk {
     }
 
     fn list(&mut self) -> Result<(), SendError<()>> {
-        self.tell(Tell::Owners(owners()))?;
+        let mut owners = Owners::new();
+        for held in self.walker.holders() {
+            owners.entry(held.inode).or_insert(held.task); // of several that share it any one is a holder
+        }
+        self.tell(Tell::Owners(owners))?;
         self.walker.discover();
         let mut listed = Listed::default();
         for inode in self.walker.wanted() {
@@ -149,16 +152,4 @@ impl Desk {
         }
         Ok(outcome)
     }
-}
-
-fn owners() -> Owners {
-    let task = |holder: holders::Holder| {
-        let mut comm = [0; 16];
-        // The last byte stays NUL.
-        for (to, from) in comm[..15].iter_mut().zip(holder.name.bytes()) {
-            *to = from;
-        }
-        Task { pid: holder.pid, comm }
-    };
-    holders::all().into_iter().map(|(inode, holder)| (inode, task(holder))).collect()
 }
