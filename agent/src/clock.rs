@@ -110,6 +110,11 @@ impl Offset {
         Self(nanos)
     }
 
+    /// It in nanoseconds.
+    pub const fn nanos(self) -> i64 {
+        self.0
+    }
+
     /// Nanoseconds since the Unix epoch; never before it.
     pub const fn unix_ns(self, monotonic_ns: u64) -> u64 {
         monotonic_ns.saturating_add_signed(self.0)

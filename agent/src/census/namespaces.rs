@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn the_own_namespace_is_found() {
-        let own = crate::netns::own().unwrap();
+        let own = netns::own().unwrap();
         let mut namespaces = Namespaces::default();
         namespaces.discover();
         assert_eq!(namespaces.get(own).map(|namespace| namespace.inode), Some(own));

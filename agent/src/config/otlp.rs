@@ -17,7 +17,7 @@ pub struct Otlp {
     pub logs: Option<Signal>,
     /// Time between two exports of metrics.
     pub metrics_interval: Duration,
-    /// Ended connections that may wait for export; beyond it they are dropped and counted.
+    /// Ended connections that may wait for export, with 128 bytes of memory for each; beyond it they are dropped and counted.
     pub queue: usize,
     /// Share of ended connections that become spans, 0 to 1.
     pub trace_sample_ratio: f64,
@@ -107,7 +107,7 @@ impl Default for Otlp {
             metrics: None,
             logs: None,
             metrics_interval: Duration::from_secs(10),
-            queue: 65_536,
+            queue: 131_072,
             trace_sample_ratio: 1.0,
             shutdown_timeout: Duration::from_secs(5),
             service_name: "synfin".to_owned(),

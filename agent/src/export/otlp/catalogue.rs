@@ -224,6 +224,8 @@ pub const CATALOGUE: &[Metric] = &[
     counter("synfin.spans.sampled_out", "{span}", &[], read::sampled_out,
         "Ended connections that sampling left out."),
     // Export.
+    up_down("synfin.spans.queue.usage", "By", &[], read::span_queue_memory,
+        "Memory of the spans that wait for export, those being sent included."),
     up_down("otel.sdk.processor.span.queue.size", "{span}", &["otel.component.type"], read::span_queue_size,
         "Spans that wait for export, those being sent included."),
     up_down("otel.sdk.processor.span.queue.capacity", "{span}", &["otel.component.type"], read::span_queue_capacity,

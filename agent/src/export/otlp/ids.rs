@@ -59,6 +59,11 @@ impl Ids {
         Self { trace: trace_id(pair), span, parent }
     }
 
+    /// Ids that were drawn before, of a span that joins nothing.
+    pub fn unrelated(trace: [u8; 16], span: [u8; 8]) -> Self {
+        Self { trace: TraceId::from_bytes(trace), span: SpanId::from_bytes(span), parent: SpanId::INVALID }
+    }
+
     fn random() -> Self {
         let random = RandomIdGenerator::default();
         Self { trace: random.new_trace_id(), span: random.new_span_id(), parent: SpanId::INVALID }

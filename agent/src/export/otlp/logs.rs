@@ -1,5 +1,6 @@
 //! Log records that are events: things of the agent's own life that a backend's owner wants to see among the data.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -12,20 +13,18 @@ use prost::Message as _;
 
 use super::changes::Changes;
 use super::link::Link;
-use super::queue::{Counts, Item, Queue};
+use super::queue::{Batch, Bounds, Counts, Queue};
 use super::sender::Sender;
 use super::worker::{Outlet, Sent, spawn};
 use crate::clock::Clock;
 
 /// Records that wait at most: hours of the agent's events, which are rate-limited where they arise.
-const QUEUE: usize = 2_048;
-/// Records in one request.
-const BATCH: usize = 512;
+const BOUNDS: Bounds = Bounds { items: 2_048, bytes: usize::MAX, batch: 512 };
 
 /// Makes event records. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Logs {
-    queue: Arc<Queue<Record>>,
+    queue: Arc<Queue<VecDeque<Record>>>,
     link: Arc<Link>,
     /// Makes empty records; nothing is emitted through it, because its processors lose records without counting them.
     logger: SdkLogger,
@@ -36,8 +35,8 @@ pub struct Logs {
 #[derive(Debug)]
 pub(super) struct Record(SdkLogRecord);
 
-impl Item for Record {
-    fn is_precious(&self) -> bool {
+impl Record {
+    fn is_severe(&self) -> bool {
         self.0.severity_number().is_some_and(|severity| severity >= Severity::Warn)
     }
 }
@@ -51,7 +50,7 @@ impl Logs {
         scope: InstrumentationScope,
     ) -> io::Result<Self> {
         let logger = SdkLoggerProvider::builder().build().logger_with_scope(scope);
-        let logs = Self { queue: Arc::new(Queue::new(QUEUE, BATCH)), link: Arc::new(link), logger, clock };
+        let logs = Self { queue: Arc::new(Queue::new(BOUNDS)), link: Arc::new(link), logger, clock };
         let outlet = Records { sender, changes: Changes::default(), logs: logs.clone() };
         spawn("otlp-logs", Arc::clone(&logs.queue), Arc::clone(&logs.link), outlet)?;
         Ok(logs)
@@ -70,14 +69,14 @@ impl Logs {
         record.set_observed_timestamp(now);
         record.set_body(body.into());
         record.add_attributes(attributes);
-        self.queue.offer([Record(record)]);
+        self.queue.offer([Record(record)], Record::is_severe, |record, line| line.push_back(record));
     }
 
     pub(super) fn counts(&self) -> Counts {
         self.queue.counts()
     }
 
-    pub(super) fn queue(&self) -> &Queue<Record> {
+    pub(super) fn queue(&self) -> &Queue<VecDeque<Record>> {
         &self.queue
     }
 
@@ -94,11 +93,13 @@ struct Records {
 }
 
 impl Outlet for Records {
-    type Item = Record;
+    type Line = VecDeque<Record>;
 
-    fn send(&mut self, batch: &[Record]) -> Sent {
+    fn send(&mut self, batch: &Batch<VecDeque<Record>>) -> Sent {
         // A record a second at most: OpenTelemetry's own message is good enough.
-        self.sender.send(batch, |Record(record), to| to.fields(&Message::from(record).encode_to_vec()))
+        self.sender.send(batch.lines().into_iter().flatten(), |Record(record), to| {
+            to.fields(&Message::from(record).encode_to_vec())
+        })
     }
 
     fn tick(&mut self) {

@@ -3,15 +3,10 @@
 //! At any moment `offered = exported + queue_full + rejected + shutdown + waiting`, where what is being sent just now
 //! still counts as waiting. The lock is held for moves only, never while something is sent.
 
-use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Something that can wait.
-pub trait Item {
-    /// Worth keeping longer than others: it is shed only when nothing else is left to shed.
-    fn is_precious(&self) -> bool;
-}
+use super::line::Line;
 
 /// What became of all that was offered. Totals, but for `waiting`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +27,10 @@ pub struct Counts {
     pub in_flight: u64,
     /// The bound of `waiting`.
     pub capacity: u64,
+    /// Memory of what waits, bytes.
+    pub bytes: u64,
+    /// The bound of `bytes`.
+    pub bytes_capacity: u64,
 }
 
 impl Counts {
@@ -41,19 +40,66 @@ impl Counts {
     }
 }
 
+/// What a queue may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Items, at least one.
+    pub items: usize,
+    /// Bytes of memory.
+    pub bytes: usize,
+    /// Items in a batch, at least one.
+    pub batch: usize,
+}
+
 /// A bounded queue with one consumer.
 #[derive(Debug)]
-pub struct Queue<T> {
-    state: Mutex<State<T>>,
+pub struct Queue<L> {
+    state: Mutex<State<L>>,
     /// A batch is full, or the queue was closed, or its consumer finished.
     changed: Condvar,
     batch: usize,
 }
 
+/// What is being sent. Made empty, and used again and again.
+#[derive(Debug, Default)]
+pub struct Batch<L> {
+    precious: L,
+    plain: L,
+}
+
+impl<L: Line> Batch<L> {
+    /// In the order in which they are sent.
+    pub const fn lines(&self) -> [&L; 2] {
+        [&self.precious, &self.plain]
+    }
+
+    /// Items.
+    pub fn len(&self) -> usize {
+        self.precious.len() + self.plain.len()
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn bytes(&self) -> usize {
+        self.precious.bytes() + self.plain.bytes()
+    }
+
+    fn drop_first(&mut self, items: usize) {
+        let precious = items.min(self.precious.len());
+        self.precious.drop_first(precious);
+        self.plain.drop_first(items - precious);
+    }
+}
+
 #[derive(Debug)]
-struct State<T> {
-    precious: VecDeque<T>,
-    plain: VecDeque<T>,
+struct State<L> {
+    precious: L,
+    plain: L,
+    /// Memory of what is being sent.
+    in_flight: u64,
     counts: Counts,
     /// No more waiting: what is there goes out until this moment.
     closed: Option<Instant>,
@@ -61,20 +107,30 @@ struct State<T> {
     finished: bool,
 }
 
-impl<T: Item> Queue<T> {
-    /// A queue of at most `capacity` items (at least one), handed out in batches of at most `batch`.
-    pub fn new(capacity: usize, batch: usize) -> Self {
-        let counts = Counts { capacity: capacity.max(1) as u64, ..Counts::default() };
-        let state = State { precious: VecDeque::new(), plain: VecDeque::new(), counts, closed: None, finished: false };
-        Self { state: Mutex::new(state), changed: Condvar::new(), batch: batch.max(1) }
+impl<L: Line> Queue<L> {
+    /// An empty queue.
+    pub fn new(bounds: Bounds) -> Self {
+        let (items, bytes) = (bounds.items.max(1) as u64, bounds.bytes as u64);
+        let counts = Counts { capacity: items, bytes_capacity: bytes, ..Counts::default() };
+        let (precious, plain) = (L::default(), L::default());
+        let state = State { precious, plain, in_flight: 0, counts, closed: None, finished: false };
+        Self { state: Mutex::new(state), changed: Condvar::new(), batch: bounds.batch.max(1) }
     }
 
-    /// Adds items. Never blocks on the consumer; what does not fit is shed and counted.
-    pub fn offer(&self, items: impl IntoIterator<Item = T>) {
+    /// Adds items: `push` puts one into the line that it is given. Precious ones are worth keeping longer than others: they are shed only
+    /// when nothing else is left to shed. Never blocks on the consumer; what does not fit is shed and counted.
+    pub fn offer<T>(
+        &self,
+        items: impl IntoIterator<Item = T>,
+        is_precious: impl Fn(&T) -> bool,
+        push: impl Fn(T, &mut L),
+    ) {
         let mut state = self.lock();
         let before = state.ready();
         for item in items {
-            state.offer(item);
+            if let Some(line) = state.place(is_precious(&item)) {
+                push(item, line);
+            }
         }
         // The consumer looks by itself after each pause; waking it for every item would cost more than the item.
         if before < self.batch && state.ready() >= self.batch {
@@ -84,7 +140,7 @@ impl<T: Item> Queue<T> {
     }
 
     /// The next batch into `batch`: at once when one is full, otherwise what is there after `pause`. False at the end.
-    pub fn take(&self, batch: &mut Vec<T>, pause: Duration) -> bool {
+    pub fn take(&self, batch: &mut Batch<L>, pause: Duration) -> bool {
         let until = Instant::now() + pause;
         let mut state = self.lock();
         while state.closed.is_none() && state.ready() < self.batch {
@@ -100,29 +156,28 @@ impl<T: Item> Queue<T> {
     }
 
     /// The first `items` of the batch arrived: they leave it.
-    pub fn exported(&self, batch: &mut Vec<T>, items: usize) {
-        let items = batch.drain(..items).len();
-        self.lock().settle(items, |counts| &mut counts.exported);
+    pub fn exported(&self, batch: &mut Batch<L>, items: usize) {
+        batch.drop_first(items);
+        self.lock().settle(items, batch.bytes(), |counts| &mut counts.exported);
     }
 
     /// The endpoint refused the first `items` of the batch for good: they leave it.
-    pub fn rejected(&self, batch: &mut Vec<T>, items: usize) {
-        let items = batch.drain(..items).len();
-        self.lock().settle(items, |counts| &mut counts.rejected);
+    pub fn rejected(&self, batch: &mut Batch<L>, items: usize) {
+        batch.drop_first(items);
+        self.lock().settle(items, batch.bytes(), |counts| &mut counts.rejected);
     }
 
     /// The rest of the batch could not be sent now: it goes back to the front and may be shed like all others.
-    pub fn put_back(&self, batch: &mut Vec<T>) {
+    pub fn put_back(&self, batch: &mut Batch<L>) {
         let mut state = self.lock();
         let state = &mut *state;
         if state.finished {
-            batch.clear(); // counted by `finish`
+            *batch = Batch::default(); // counted by `finish`
             return;
         }
-        state.counts.in_flight -= batch.len() as u64;
-        for item in batch.drain(..).rev() {
-            state.line(item.is_precious()).push_front(item);
-        }
+        (state.counts.in_flight, state.in_flight) = (0, 0);
+        state.precious.put_back(&mut batch.precious);
+        state.plain.put_back(&mut batch.plain);
     }
 
     /// Waits before the next attempt, less long if the queue is closed meanwhile. False when there is no time left.
@@ -181,14 +236,14 @@ impl<T: Item> Queue<T> {
     /// What became of everything so far.
     pub fn counts(&self) -> Counts {
         let state = self.lock();
-        Counts { waiting: state.waiting() as u64, ..state.counts }
+        Counts { waiting: state.waiting() as u64, bytes: state.bytes(), ..state.counts }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, State<L>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State<T>>, pause: Duration) -> MutexGuard<'a, State<T>> {
+    fn wait<'a>(&self, state: MutexGuard<'a, State<L>>, pause: Duration) -> MutexGuard<'a, State<L>> {
         self.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0
     }
 }
@@ -196,39 +251,45 @@ impl<T: Item> Queue<T> {
 /// Pause between attempts once the queue is closed.
 const LAST_PAUSE: Duration = Duration::from_millis(200);
 
-impl<T: Item> State<T> {
-    fn offer(&mut self, item: T) {
+impl<L: Line> State<L> {
+    /// Makes room for one item. None where there is none for it: it is lost and counted.
+    fn place(&mut self, precious: bool) -> Option<&mut L> {
         self.counts.offered += 1;
         if self.finished {
             self.counts.shutdown += 1;
-            return;
+            return None;
         }
-        let precious = item.is_precious();
-        if self.waiting() >= self.counts.capacity as usize {
+        if self.waiting() >= self.counts.capacity as usize || self.bytes() >= self.counts.bytes_capacity {
             self.counts.queue_full += 1;
             // The oldest plain one goes first. A plain newcomer never displaces a precious one; and when all that waits
             // is being sent just now, the newcomer goes.
-            if self.plain.pop_front().is_none() && (!precious || self.precious.pop_front().is_none()) {
-                return;
-            }
+            let victim = match (self.plain.is_empty(), self.precious.is_empty()) {
+                (false, _) => &mut self.plain,
+                (true, false) if precious => &mut self.precious,
+                (true, _) => return None,
+            };
+            victim.drop_first(1);
         }
-        self.line(precious).push_back(item);
+        Some(self.line(precious))
     }
 
-    fn take(&mut self, most: usize, batch: &mut Vec<T>) {
-        let precious = self.precious.len().min(most);
-        batch.extend(self.precious.drain(..precious));
-        let plain = self.plain.len().min(most - precious);
-        batch.extend(self.plain.drain(..plain));
-        self.counts.in_flight += (precious + plain) as u64;
+    fn take(&mut self, most: usize, batch: &mut Batch<L>) {
+        self.precious.take(most, &mut batch.precious);
+        let room = most.saturating_sub(batch.len());
+        if room > 0 {
+            self.plain.take(room, &mut batch.plain);
+        }
+        self.counts.in_flight = batch.len() as u64;
+        self.in_flight = batch.bytes() as u64;
     }
 
-    /// A batch that was sent has got its answer.
-    fn settle(&mut self, len: usize, count: impl FnOnce(&mut Counts) -> &mut u64) {
+    /// A batch that was sent has got its answer; what is left of it takes `bytes`.
+    fn settle(&mut self, items: usize, bytes: usize, count: impl FnOnce(&mut Counts) -> &mut u64) {
         // After `finish` the items are already counted as lost; the books are closed.
         if !self.finished {
-            self.counts.in_flight -= len as u64;
-            *count(&mut self.counts) += len as u64;
+            self.counts.in_flight -= items as u64;
+            self.in_flight = bytes as u64;
+            *count(&mut self.counts) += items as u64;
         }
     }
 
@@ -236,13 +297,14 @@ impl<T: Item> State<T> {
         if !self.finished {
             self.counts.shutdown += self.waiting() as u64;
             self.counts.in_flight = 0;
+            self.in_flight = 0;
             self.precious.clear();
             self.plain.clear();
             self.finished = true;
         }
     }
 
-    fn line(&mut self, precious: bool) -> &mut VecDeque<T> {
+    fn line(&mut self, precious: bool) -> &mut L {
         if precious { &mut self.precious } else { &mut self.plain }
     }
 
@@ -252,6 +314,10 @@ impl<T: Item> State<T> {
 
     fn waiting(&self) -> usize {
         self.ready() + self.counts.in_flight as usize
+    }
+
+    fn bytes(&self) -> u64 {
+        (self.precious.bytes() + self.plain.bytes()) as u64 + self.in_flight
     }
 }
 

@@ -253,6 +253,12 @@ pub(super) fn span_queue_capacity(snapshot: &Snapshot, point: &mut Points<'_, i6
     capacity(snapshot.spans, point);
 }
 
+pub(super) fn span_queue_memory(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+    if let Some(line) = snapshot.spans {
+        point(line.counts.bytes as i64, &[]);
+    }
+}
+
 pub(super) fn spans_processed(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     processed(snapshot.spans, point);
 }

@@ -89,7 +89,11 @@ impl Requests {
 
     /// A request of the first of `items`, and how many these are: as many as fit, at least one. `encode` writes the
     /// fields of one of them.
-    pub(super) fn encode<T>(&mut self, items: &[T], mut encode: impl FnMut(&T, &mut Writer)) -> (Request, usize) {
+    pub(super) fn encode<T>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        mut encode: impl FnMut(T, &mut Writer),
+    ) -> (Request, usize) {
         let Self { resource, resource_schema, scope, scope_schema, writer, largest } = self;
         // Takes back the memory of the last request, which has been sent (or given up) and dropped.
         writer.buffer.reserve(*largest);
@@ -138,9 +142,8 @@ mod tests {
     }
 
     /// A span with a name of so many bytes.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "items are passed as they lie in a batch")]
-    fn named(length: &usize, to: &mut Writer) {
-        to.bytes(5, "n".repeat(*length).as_bytes());
+    fn named(length: usize, to: &mut Writer) {
+        to.bytes(5, "n".repeat(length).as_bytes());
     }
 
     fn decoded(request: &Request) -> ExportTraceServiceRequest {
@@ -151,7 +154,7 @@ mod tests {
     fn resource_and_scope_are_in_each() {
         let mut requests = requests();
         for round in 1..4 {
-            let (request, taken) = requests.encode(&vec![round; round], named);
+            let (request, taken) = requests.encode(vec![round; round], named);
             assert_eq!(taken, round);
             let mut decoded = decoded(&request);
             let mut group = decoded.resource_spans.pop().unwrap();
@@ -174,20 +177,20 @@ mod tests {
         let items = [LONGEST / 3; 10];
         let (mut sent, mut rounds) = (0, 0);
         while sent < items.len() {
-            let (request, taken) = requests.encode(&items[sent..], named);
+            let (request, taken) = requests.encode(items[sent..].iter().copied(), named);
             assert!(request.message().len() <= LONGEST);
             assert_eq!(decoded(&request).resource_spans[0].scope_spans[0].spans.len(), taken);
             sent += taken;
             rounds += 1;
         }
         assert_eq!(rounds, 5);
-        let (_, taken) = requests.encode(&[2 * LONGEST, 1], named);
+        let (_, taken) = requests.encode([2 * LONGEST, 1], named);
         assert_eq!(taken, 1, "one that fits in none goes alone");
     }
 
     #[test]
     fn the_frame_is_grpcs() {
-        let (request, _) = requests().encode(&[70_000], named);
+        let (request, _) = requests().encode([70_000], named);
         let framed = request.framed();
         assert_eq!(framed[0], 0);
         assert_eq!(framed[1..FRAME], (request.message().len() as u32).to_be_bytes());
@@ -199,10 +202,10 @@ mod tests {
         let mut requests = requests();
         let items = [1_000; 100];
         for _ in 0..3 {
-            drop(requests.encode(&items, named));
+            drop(requests.encode(items, named));
         }
         let places: std::collections::HashSet<_> =
-            (0..100).map(|_| requests.encode(&items, named).0.framed().as_ptr()).collect();
+            (0..100).map(|_| requests.encode(items, named).0.framed().as_ptr()).collect();
         assert_eq!(places.len(), 1);
     }
 }

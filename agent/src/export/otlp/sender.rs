@@ -19,7 +19,7 @@ pub(super) struct Sender {
 
 impl Sender {
     /// Sends as much of a batch as one request may hold. `encode` writes the fields of one item.
-    pub(super) fn send<T>(&mut self, batch: &[T], encode: impl FnMut(&T, &mut Writer)) -> Sent {
+    pub(super) fn send<T>(&mut self, batch: impl IntoIterator<Item = T>, encode: impl FnMut(T, &mut Writer)) -> Sent {
         let (request, items) = self.requests.encode(batch, encode);
         Sent { items, answer: self.transport.send(&request) }
     }

@@ -4,7 +4,6 @@
 use opentelemetry::trace::{SpanKind, TraceFlags};
 
 use super::ids::{Ids, TraceStates};
-use super::queue::Item;
 use crate::clock::Offset;
 use crate::event::{Direction, State};
 use crate::ledger::{Connection, End, Role, Side};
@@ -35,12 +34,6 @@ impl Ended {
     /// property of the connection, and comes in masses when it happens.
     pub fn is_abnormal(&self) -> bool {
         (self.end.is_seen() && !self.end.is_normal()) || self.connection.retransmits() > 0
-    }
-}
-
-impl Item for Ended {
-    fn is_precious(&self) -> bool {
-        self.is_abnormal()
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ids::{Ids, Sampler, TraceStates};
 use super::link::Link;
-use super::queue::{Counts, Queue};
+use super::packed::Packed;
+use super::queue::{Batch, Bounds, Counts, Queue};
 use super::sender::Sender;
 use super::span::{Ended, SpanFields, describe};
 use super::worker::{Outlet, Sent, spawn};
@@ -16,10 +17,13 @@ use crate::ledger::{Connection, End};
 /// Spans that are worth a request before the usual pause is over: about what one request holds.
 const BATCH: usize = 512;
 
+/// Bytes for each span that may wait. An IPv4 connection takes less, one of IPv6 with all there is to tell a few more.
+const BYTES: usize = 128;
+
 /// The way of ended connections into spans.
 #[derive(Debug)]
 pub(super) struct Traces {
-    pub(super) queue: Arc<Queue<Ended>>,
+    pub(super) queue: Arc<Queue<Packed>>,
     pub(super) link: Arc<Link>,
     sampler: Sampler,
     sampled_out: AtomicU64,
@@ -28,7 +32,8 @@ pub(super) struct Traces {
 impl Traces {
     /// Starts the worker.
     pub(super) fn start(sender: Sender, link: Link, queue: usize, ratio: f64) -> io::Result<Self> {
-        let queue = Arc::new(Queue::new(queue, BATCH));
+        let bounds = Bounds { items: queue, bytes: queue.saturating_mul(BYTES), batch: BATCH };
+        let queue = Arc::new(Queue::new(bounds));
         let link = Arc::new(link);
         let sampler = Sampler::new(ratio);
         spawn("otlp-spans", Arc::clone(&queue), Arc::clone(&link), Spans { sender, states: sampler.trace_states() })?;
@@ -39,12 +44,13 @@ impl Traces {
     pub(super) fn ended<'a>(&self, clock: &Clock, ended: impl Iterator<Item = (&'a Connection, End)>) {
         let offset = clock.offset();
         let mut sampled_out = 0;
-        self.queue.offer(ended.filter_map(|(connection, end)| {
+        let kept = ended.filter_map(|(connection, end)| {
             let ended = Ended { connection: *connection, end, offset, ids: Ids::of(connection) };
             let kept = ended.is_abnormal() || self.sampler.keeps(ended.ids.trace);
             sampled_out += u64::from(!kept);
             kept.then_some(ended)
-        }));
+        });
+        self.queue.offer(kept, Ended::is_abnormal, |ended, line| line.push(&ended));
         self.sampled_out.fetch_add(sampled_out, Ordering::Relaxed);
     }
 
@@ -65,10 +71,11 @@ struct Spans {
 }
 
 impl Outlet for Spans {
-    type Item = Ended;
+    type Line = Packed;
 
-    fn send(&mut self, batch: &[Ended]) -> Sent {
+    fn send(&mut self, batch: &Batch<Packed>) -> Sent {
         let status = self.sender.board.latest();
-        self.sender.send(batch, |ended, to| describe(ended, &self.states, &status, &mut SpanFields(to)))
+        let spans = batch.lines().into_iter().flat_map(Packed::iter);
+        self.sender.send(spans, |ended, to| describe(&ended, &self.states, &status, &mut SpanFields(to)))
     }
 }

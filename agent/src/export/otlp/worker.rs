@@ -6,9 +6,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::line::Line;
 use super::link::Link;
 use super::priority;
-use super::queue::{Item, Queue};
+use super::queue::{Batch, Queue};
 use super::words::plain;
 
 /// How long things wait for company before they are sent.
@@ -74,20 +75,20 @@ pub(super) struct Sent {
 
 /// Sends one kind of thing.
 pub(super) trait Outlet: Send + 'static {
-    /// What it sends.
-    type Item: Item + Send + 'static;
+    /// How what it sends waits.
+    type Line: Line + 'static;
 
     /// Sends as much of a batch as one request may hold, at least one item, blocking until it is answered or timed out.
-    fn send(&mut self, batch: &[Self::Item]) -> Sent;
+    fn send(&mut self, batch: &Batch<Self::Line>) -> Sent;
 
     /// About once a second, whatever happens; the place to look around and offer things to the queue.
     fn tick(&mut self) {}
 }
 
 /// Ends the books even if the outlet panics: then all that waits is counted as lost instead of waiting for ever.
-struct Finish<T: Item>(Arc<Queue<T>>);
+struct Finish<L: Line>(Arc<Queue<L>>);
 
-impl<T: Item> Drop for Finish<T> {
+impl<L: Line> Drop for Finish<L> {
     fn drop(&mut self) {
         self.0.finish();
     }
@@ -96,7 +97,7 @@ impl<T: Item> Drop for Finish<T> {
 /// Starts the thread. It ends once the queue is closed and either empty or out of time.
 pub(super) fn spawn<O: Outlet>(
     name: &str,
-    queue: Arc<Queue<O::Item>>,
+    queue: Arc<Queue<O::Line>>,
     link: Arc<Link>,
     mut outlet: O,
 ) -> io::Result<()> {
@@ -110,8 +111,8 @@ pub(super) fn spawn<O: Outlet>(
     Ok(())
 }
 
-fn run<O: Outlet>(queue: &Queue<O::Item>, link: &Link, outlet: &mut O) {
-    let mut batch = Vec::new();
+fn run<O: Outlet>(queue: &Queue<O::Line>, link: &Link, outlet: &mut O) {
+    let mut batch = Batch::default();
     let mut pause = FIRST_PAUSE;
     while queue.take(&mut batch, FLUSH) {
         outlet.tick();
@@ -145,7 +146,7 @@ fn run<O: Outlet>(queue: &Queue<O::Item>, link: &Link, outlet: &mut O) {
 
 /// Waits in steps, so that the outlet keeps looking around. False when there is no time for another attempt. At the end
 /// of the agent there is no later: then it is tried at short intervals, whatever the endpoint asked for.
-fn back_off<O: Outlet>(queue: &Queue<O::Item>, outlet: &mut O, pause: Duration) -> bool {
+fn back_off<O: Outlet>(queue: &Queue<O::Line>, outlet: &mut O, pause: Duration) -> bool {
     let mut left = pause;
     while !left.is_zero() {
         let step = left.min(FLUSH);
@@ -163,18 +164,21 @@ fn back_off<O: Outlet>(queue: &Queue<O::Item>, outlet: &mut O, pause: Duration) 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::sync::Mutex;
     use std::time::Instant;
 
+    use super::super::queue::Bounds;
     use super::*;
 
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    struct Number(u32);
+    type Numbers = VecDeque<u32>;
 
-    impl Item for Number {
-        fn is_precious(&self) -> bool {
-            false
-        }
+    fn offer(queue: &Queue<Numbers>, numbers: impl IntoIterator<Item = u32>) {
+        queue.offer(numbers, |_| false, |number, line| line.push_back(number));
+    }
+
+    fn queue(batch: usize) -> Arc<Queue<Numbers>> {
+        Arc::new(Queue::new(Bounds { items: 100, bytes: usize::MAX, batch }))
     }
 
     /// Answers as told, then accepts; notes what it accepted.
@@ -186,13 +190,13 @@ mod tests {
     }
 
     impl Outlet for Scripted {
-        type Item = Number;
+        type Line = Numbers;
 
-        fn send(&mut self, batch: &[Number]) -> Sent {
+        fn send(&mut self, batch: &Batch<Numbers>) -> Sent {
             let items = batch.len().min(self.fits);
             let answer = self.answers.pop().unwrap_or_else(|| Ok(Accepted::default()));
             if answer.is_ok() {
-                self.accepted.lock().unwrap().extend(batch[..items].iter().map(|number| number.0));
+                self.accepted.lock().unwrap().extend(batch.lines()[1].iter().take(items));
             }
             Sent { items, answer }
         }
@@ -210,15 +214,15 @@ mod tests {
         batch: usize,
         fits: usize,
         answers: Vec<Result<Accepted, Failure>>,
-    ) -> (Arc<Queue<Number>>, Arc<Mutex<Vec<u32>>>) {
-        let queue = Arc::new(Queue::new(100, batch));
+    ) -> (Arc<Queue<Numbers>>, Arc<Mutex<Vec<u32>>>) {
+        let queue = queue(batch);
         let accepted = Arc::default();
         let outlet = Scripted { answers, fits, accepted: Arc::clone(&accepted) };
         spawn("test", Arc::clone(&queue), Arc::new(link()), outlet).unwrap();
         (queue, accepted)
     }
 
-    fn end(queue: &Queue<Number>) -> super::super::queue::Counts {
+    fn end(queue: &Queue<Numbers>) -> super::super::queue::Counts {
         let end = Instant::now() + Duration::from_secs(20);
         queue.close(end);
         queue.wait_finished(end)
@@ -227,7 +231,7 @@ mod tests {
     #[test]
     fn a_batch_survives_an_outage_and_arrives_once() {
         let (queue, accepted) = start(2, 2, vec![away(None), away(None)]);
-        queue.offer([Number(1), Number(2), Number(3)]);
+        offer(&queue, [1, 2, 3]);
         let counts = end(&queue);
         assert_eq!((counts.exported, counts.dropped()), (3, 0));
         assert_eq!(*accepted.lock().unwrap(), [1, 2, 3]);
@@ -236,11 +240,11 @@ mod tests {
     #[test]
     fn what_is_refused_does_not_block_what_follows() {
         let (queue, accepted) = start(2, 2, vec![Err(Failure::Rejected("InvalidArgument".into()))]);
-        queue.offer([Number(1), Number(2)]);
+        offer(&queue, [1, 2]);
         while queue.counts().rejected == 0 {
             std::thread::yield_now();
         }
-        queue.offer([Number(3)]);
+        offer(&queue, [3]);
         let counts = end(&queue);
         assert_eq!((counts.exported, counts.rejected, counts.shutdown), (1, 2, 0));
         assert_eq!(*accepted.lock().unwrap(), [3]);
@@ -249,7 +253,7 @@ mod tests {
     #[test]
     fn a_batch_that_one_request_does_not_hold_takes_several() {
         let (queue, accepted) = start(5, 2, vec![away(None)]);
-        queue.offer([1, 2, 3, 4, 5].map(Number));
+        offer(&queue, [1, 2, 3, 4, 5]);
         let counts = end(&queue);
         assert_eq!((counts.exported, counts.dropped()), (5, 0));
         assert_eq!(*accepted.lock().unwrap(), [1, 2, 3, 4, 5]);
@@ -259,7 +263,7 @@ mod tests {
     fn what_a_partial_success_rejects_is_not_exported() {
         let partly = |rejected| Ok(Accepted { rejected, message: "too old".to_owned() });
         let (queue, _) = start(2, 2, vec![partly(u64::MAX), partly(1)]);
-        queue.offer([1, 2, 3, 4, 5].map(Number));
+        offer(&queue, [1, 2, 3, 4, 5]);
         let counts = end(&queue);
         assert_eq!((counts.exported, counts.rejected, counts.shutdown), (2, 3, 0));
     }
@@ -269,7 +273,7 @@ mod tests {
         let asked = FIRST_PAUSE * 2;
         let (queue, accepted) = start(1, 1, vec![away(Some(asked))]);
         let begin = Instant::now();
-        queue.offer([Number(1)]);
+        offer(&queue, [1]);
         while accepted.lock().unwrap().is_empty() {
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -281,14 +285,14 @@ mod tests {
     fn a_panic_in_the_outlet_closes_the_books() {
         struct Broken;
         impl Outlet for Broken {
-            type Item = Number;
-            fn send(&mut self, _: &[Number]) -> Sent {
+            type Line = Numbers;
+            fn send(&mut self, _: &Batch<Numbers>) -> Sent {
                 panic!("staged by a test");
             }
         }
-        let queue = Arc::new(Queue::new(10, 1));
+        let queue = queue(1);
         spawn("test", Arc::clone(&queue), Arc::new(link()), Broken).unwrap();
-        queue.offer([Number(1), Number(2)]);
+        offer(&queue, [1, 2]);
         let counts = queue.wait_finished(Instant::now() + Duration::from_secs(20));
         assert_eq!((counts.offered, counts.shutdown, counts.waiting), (2, 2, 0));
     }

@@ -1,44 +1,47 @@
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 
 use super::*;
 
-/// A number, precious when odd.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Thing(u64);
+/// Numbers, precious when odd.
+type Things = VecDeque<u64>;
 
-impl Item for Thing {
-    fn is_precious(&self) -> bool {
-        self.0 % 2 == 1
-    }
+type Settle = fn(&Queue<Things>, &mut Batch<Things>, usize);
+
+fn queue(items: usize, batch: usize) -> Queue<Things> {
+    Queue::new(Bounds { items, bytes: usize::MAX, batch })
 }
 
-type Settle = fn(&Queue<Thing>, &mut Vec<Thing>, usize);
+fn offer(queue: &Queue<Things>, things: impl IntoIterator<Item = u64>) {
+    queue.offer(things, |thing| thing % 2 == 1, |thing, line| line.push_back(thing));
+}
 
 /// The whole batch got its answer.
-fn settle(queue: &Queue<Thing>, batch: &mut Vec<Thing>, how: Settle) {
+fn settle(queue: &Queue<Things>, batch: &mut Batch<Things>, how: Settle) {
     how(queue, batch, batch.len());
     assert!(batch.is_empty());
 }
 
 const NOW: Duration = Duration::ZERO;
 
-fn taken(queue: &Queue<Thing>) -> Vec<u64> {
-    let mut batch = Vec::new();
+fn taken(queue: &Queue<Things>) -> Vec<u64> {
+    let mut batch = Batch::default();
     queue.take(&mut batch, NOW);
-    let numbers = batch.iter().map(|thing| thing.0).collect();
+    let numbers = batch.lines().into_iter().flatten().copied().collect();
     settle(queue, &mut batch, Queue::exported);
     numbers
 }
 
 #[test]
 fn a_full_queue_sheds_the_oldest_plain_ones_and_keeps_the_precious() {
-    let queue = Queue::new(4, 8);
-    queue.offer([1, 2, 3, 4].map(Thing));
-    queue.offer([5, 6].map(Thing)); // 2 and 4 go
+    let queue = queue(4, 8);
+    offer(&queue, [1, 2, 3, 4]);
+    offer(&queue, [5, 6]); // 2 and 4 go
     assert_eq!(queue.counts().queue_full, 2);
-    queue.offer([7].map(Thing)); // 6 goes
-    queue.offer([8].map(Thing)); // nothing plain is left: the newcomer goes
-    queue.offer([9].map(Thing)); // the oldest precious one goes
+    offer(&queue, [7]); // 6 goes
+    offer(&queue, [8]); // nothing plain is left: the newcomer goes
+    offer(&queue, [9]); // the oldest precious one goes
     assert_eq!(taken(&queue), [3, 5, 7, 9]);
     let counts = queue.counts();
     assert_eq!((counts.offered, counts.exported, counts.queue_full, counts.waiting), (9, 4, 5, 0));
@@ -46,22 +49,22 @@ fn a_full_queue_sheds_the_oldest_plain_ones_and_keeps_the_precious() {
 
 #[test]
 fn what_is_being_sent_counts_against_the_bound() {
-    let queue = Queue::new(2, 2);
-    queue.offer([1, 2].map(Thing));
-    let mut batch = Vec::new();
+    let queue = queue(2, 2);
+    offer(&queue, [1, 2]);
+    let mut batch = Batch::default();
     assert!(queue.take(&mut batch, NOW));
-    queue.offer([3].map(Thing));
+    offer(&queue, [3]);
     assert_eq!(queue.counts().queue_full, 1);
     queue.put_back(&mut batch);
-    queue.offer([5].map(Thing)); // 2 goes
+    offer(&queue, [5]); // 2 goes
     assert_eq!(taken(&queue), [1, 5]);
 }
 
 #[test]
 fn a_batch_put_back_comes_first_and_in_order() {
-    let queue = Queue::new(8, 2);
-    queue.offer([2, 4, 6].map(Thing));
-    let mut batch = Vec::new();
+    let queue = queue(8, 2);
+    offer(&queue, [2, 4, 6]);
+    let mut batch = Batch::default();
     queue.take(&mut batch, NOW);
     queue.put_back(&mut batch);
     assert_eq!(taken(&queue), [2, 4]);
@@ -70,10 +73,10 @@ fn a_batch_put_back_comes_first_and_in_order() {
 
 #[test]
 fn a_closed_queue_gives_what_it_has_and_ends() {
-    let queue = Queue::new(8, 2);
-    queue.offer([2, 4, 6].map(Thing));
+    let queue = queue(8, 2);
+    offer(&queue, [2, 4, 6]);
     queue.close(Instant::now() + Duration::from_mins(1));
-    let mut batch = Vec::new();
+    let mut batch = Batch::default();
     for left in [2, 1] {
         assert!(queue.take(&mut batch, Duration::from_mins(1)));
         assert_eq!(batch.len(), left);
@@ -86,17 +89,55 @@ fn a_closed_queue_gives_what_it_has_and_ends() {
 
 #[test]
 fn without_an_answer_in_time_the_rest_is_lost_and_counted() {
-    let queue = Queue::new(8, 2);
-    queue.offer([2, 4, 6].map(Thing));
-    let mut batch = Vec::new();
+    let queue = queue(8, 2);
+    offer(&queue, [2, 4, 6]);
+    let mut batch = Batch::default();
     queue.take(&mut batch, NOW);
     queue.close(Instant::now());
     assert!(!queue.back_off(Duration::from_mins(1)), "no time is left");
     assert_eq!(queue.wait_finished(Instant::now()).shutdown, 3);
     settle(&queue, &mut batch, Queue::exported); // the answer comes after the books were closed
-    queue.offer([8].map(Thing));
+    offer(&queue, [8]);
     let counts = queue.counts();
     assert_eq!((counts.offered, counts.exported, counts.shutdown, counts.waiting), (4, 0, 4, 0));
+}
+
+#[test]
+fn memory_is_bounded_too() {
+    #[derive(Debug, Default)]
+    struct Heavy(VecDeque<u64>);
+
+    impl Line for Heavy {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn bytes(&self) -> usize {
+            self.0.len() * 100
+        }
+        fn drop_first(&mut self, items: usize) {
+            self.0.drop_first(items);
+        }
+        fn take(&mut self, most: usize, batch: &mut Self) {
+            self.0.take(most, &mut batch.0);
+        }
+        fn put_back(&mut self, batch: &mut Self) {
+            self.0.put_back(&mut batch.0);
+        }
+    }
+
+    let queue = Queue::new(Bounds { items: 1000, bytes: 1000, batch: 4 });
+    queue.offer(0..25, |_| false, |number, line: &mut Heavy| line.0.push_back(number));
+    let counts = queue.counts();
+    assert_eq!((counts.waiting, counts.bytes, counts.queue_full), (10, 1000, 15));
+    let mut batch = Batch::default();
+    queue.take(&mut batch, NOW);
+    assert_eq!(batch.lines()[1].0, [15, 16, 17, 18], "the oldest have gone");
+    queue.offer([25], |_| false, |number, line: &mut Heavy| line.0.push_back(number));
+    assert_eq!((queue.counts().waiting, queue.counts().queue_full), (10, 16), "what is being sent takes memory");
+    queue.exported(&mut batch, 1);
+    assert_eq!(queue.counts().bytes, 900);
+    queue.put_back(&mut batch);
+    assert_eq!((queue.counts().waiting, queue.counts().bytes), (9, 900));
 }
 
 #[derive(Clone, Debug)]
@@ -126,11 +167,11 @@ proptest! {
         steps in prop::collection::vec(step(), 0..200),
         end in any::<bool>(),
     ) {
-        let queue = Queue::new(capacity, most);
-        let (mut next, mut batch) = (0, Vec::new());
+        let queue = queue(capacity, most);
+        let (mut next, mut batch) = (0, Batch::default());
         for step in steps {
             match step {
-                Step::Offer(count) => queue.offer((0..count).map(|_| { next += 1; Thing(next) })),
+                Step::Offer(count) => offer(&queue, (0..count).map(|_| { next += 1; next })),
                 Step::Take if batch.is_empty() => { queue.take(&mut batch, NOW); }
                 Step::Take => {}
                 Step::Exported(some) => { let some = some.min(batch.len()); queue.exported(&mut batch, some); }
