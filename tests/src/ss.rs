@@ -55,6 +55,12 @@ pub fn listeners(netns: &Netns) -> Result<Vec<Row>> {
     read(netns, "-tlnoepH")
 }
 
+/// Waits until nobody who has a socket locked now does so any longer: the kernel tells `tcp_info` only with the lock.
+pub fn await_unlocked(netns: &Netns) -> Result<()> {
+    need::tool("ss", "iproute2")?;
+    netns.run(|| need::run(Command::new("ss").arg("-taniH"))).map(drop)
+}
+
 fn read(netns: &Netns, flags: &str) -> Result<Vec<Row>> {
     need::tool("ss", "iproute2")?;
     let text = netns.run(|| need::run(Command::new("ss").arg(flags)))?;
