@@ -15,6 +15,7 @@ pub mod crowd;
 pub mod deadline;
 pub mod kernel;
 pub mod lines;
+pub mod listing;
 pub mod load;
 pub mod moment;
 pub mod need;
