@@ -10,10 +10,14 @@
 
 pub mod census;
 pub mod confine;
+pub mod course;
+pub mod crowd;
 pub mod deadline;
 pub mod kernel;
 pub mod lines;
+pub mod listing;
 pub mod load;
+pub mod moment;
 pub mod need;
 pub mod netns;
 pub mod note;

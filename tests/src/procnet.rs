@@ -19,6 +19,8 @@ pub struct Row {
     pub state: State,
     /// Bytes that wait to be read (for a listener: connections that wait to be accepted).
     pub receive_queue: u64,
+    /// Inode of the socket file; 0 once no process holds it.
+    pub inode: u64,
     /// What is left of a closed connection: a TIME_WAIT or FIN_WAIT2 minisock.
     pub minisock: bool,
 }
@@ -82,8 +84,9 @@ fn row(line: &str) -> Result<Row> {
         let state = State::from_kernel(hex(3, 0)?)?;
         // Timer 3 is the TIME_WAIT timer; a FIN_WAIT2 minisock has it as well, a real FIN_WAIT2 socket never.
         let minisock = hex(5, 1)? == 3;
+        let inode = fields.get(9).context("inode missing")?.parse()?; // in decimal, unlike the rest
         let (local_port, peer_port) = (hex(1, 0)? as u16, hex(2, 0)? as u16);
-        Ok(Row { local_port, peer_port, state, receive_queue: hex(4, 0)?, minisock })
+        Ok(Row { local_port, peer_port, state, receive_queue: hex(4, 0)?, inode, minisock })
     };
     read().with_context(|| format!("line of /proc/net/tcp: {line:?}"))
 }

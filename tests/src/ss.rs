@@ -3,10 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv6Addr},
+    ops::Range,
     process::Command,
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     census::{Form, Key, Sum},
@@ -30,12 +32,31 @@ pub struct Row {
     pub address: IpAddr,
     /// Local port.
     pub port: u16,
+    /// Address of the other end, the wildcard for none.
+    pub peer: IpAddr,
     /// Port of the other end, 0 for none.
     pub peer_port: u16,
+    /// The timer that runs.
+    pub timer: Option<Timer>,
+    /// User; 0 also where there is none.
+    pub uid: u64,
+    /// Inode of the socket file, 0 where no process holds it.
+    pub inode: u64,
     /// Processes that hold it.
     pub pids: BTreeSet<u64>,
     /// The kernel's cookie.
     pub cookie: u64,
+}
+
+/// A timer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timer {
+    /// `on`, `keepalive`, `timewait` or `persist`.
+    pub kind: String,
+    /// Time until it expires. `ss` cuts off more the more there is.
+    pub remaining: Range<Duration>,
+    /// Retransmissions or probes that nobody has answered.
+    pub unanswered: u64,
 }
 
 impl Row {
@@ -53,6 +74,12 @@ pub fn all(netns: &Netns) -> Result<Vec<Row>> {
 /// Its listeners, with the processes that hold them.
 pub fn listeners(netns: &Netns) -> Result<Vec<Row>> {
     read(netns, "-tlnoepH")
+}
+
+/// Waits until nobody who has a socket locked now does so any longer: the kernel tells `tcp_info` only with the lock.
+pub fn await_unlocked(netns: &Netns) -> Result<()> {
+    need::tool("ss", "iproute2")?;
+    netns.run(|| need::run(Command::new("ss").arg("-taniH"))).map(drop)
 }
 
 fn read(netns: &Netns, flags: &str) -> Result<Vec<Row>> {
@@ -102,10 +129,12 @@ fn row(line: &str) -> Result<Row> {
         _ => Form::Full,
     };
     let (address, port) = end(field(3)?)?;
-    let (_, peer_port) = end(field(4)?)?;
+    let (peer, peer_port) = end(field(4)?)?;
     // users:(("name",pid=1,fd=3),…)
     let pids = line.split("pid=").skip(1).map(|rest| Ok(rest.split(',').next().unwrap_or_default().parse()?));
-    let cookie = fields.iter().find_map(|field| field.strip_prefix("sk:")).context("no cookie")?;
+    let named = |name: &str| fields.iter().find_map(|field| field.strip_prefix(name));
+    let number = |name: &str| Ok::<u64, std::num::ParseIntError>(named(name).map(str::parse).transpose()?.unwrap_or(0));
+    let cookie = named("sk:").context("no cookie")?;
     Ok(Row {
         state,
         form,
@@ -113,7 +142,11 @@ fn row(line: &str) -> Result<Row> {
         send_queue: field(2)?.parse()?,
         address,
         port,
+        peer,
         peer_port,
+        timer: named("timer:").map(timer).transpose()?,
+        uid: number("uid:")?,
+        inode: number("ino:")?,
         pids: pids.collect::<Result<_>>()?,
         cookie: u64::from_str_radix(cookie, 16)?,
     })
@@ -127,4 +160,52 @@ fn end(text: &str) -> Result<(IpAddr, u16)> {
         _ => address.trim_matches(['[', ']']).parse()?,
     };
     Ok((address, if port == "*" { 0 } else { port.parse()? }))
+}
+
+/// `(keepalive,1min59sec,0)`
+fn timer(text: &str) -> Result<Timer> {
+    let parts: Vec<&str> = text.trim_matches(['(', ')']).split(',').collect();
+    let [kind, left, unanswered] = parts[..] else { anyhow::bail!("{text:?} is no timer") };
+    let remaining = remaining(left).with_context(|| format!("{left:?} is no time"))?;
+    Ok(Timer { kind: kind.to_owned(), remaining, unanswered: unanswered.parse()? })
+}
+
+/// `119min`, `1min59sec`, `59sec`, `9.040ms` (which is 9 s and 40 ms), `200ms`, or nothing at all; see `print_ms_timer` of iproute2.
+fn remaining(text: &str) -> Result<Range<Duration>> {
+    let (mut milliseconds, mut rest) = (0, text);
+    for (unit, each) in [("min", 60_000), ("sec", 1000), (".", 1000), ("ms", 1)] {
+        if let Some((count, after)) = rest.split_once(unit) {
+            milliseconds += count.parse::<u64>()? * each;
+            rest = after;
+        }
+    }
+    ensure!(rest.is_empty(), "{rest:?} is left");
+    let resolution = match milliseconds {
+        600_000.. => 60_000, // ten minutes
+        10_000.. => 1000,
+        _ => 1,
+    };
+    Ok(Duration::from_millis(milliseconds)..Duration::from_millis(milliseconds + resolution))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        let range = |text: &str| {
+            let range = remaining(text).unwrap();
+            (range.start.as_millis(), range.end.as_millis())
+        };
+        assert_eq!(range("119min"), (7_140_000, 7_200_000));
+        assert_eq!(range("1min59sec"), (119_000, 120_000));
+        assert_eq!(range("2min"), (120_000, 121_000));
+        assert_eq!(range("59sec"), (59_000, 60_000));
+        assert_eq!(range("9.040ms"), (9_040, 9_041));
+        assert_eq!(range("3sec"), (3_000, 3_001));
+        assert_eq!(range("200ms"), (200, 201));
+        assert_eq!(range(""), (0, 1));
+        assert!(remaining("soon").is_err());
+    }
 }

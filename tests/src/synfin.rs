@@ -12,6 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::{deadline, lines::Lines, need, netns::Netns, recording::Recording};
 
@@ -75,6 +76,21 @@ pub fn command(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result
 /// Runs it to its end.
 pub fn run(arguments: &[&str]) -> Result<Ended> {
     Synfin::spawn(command(arguments)?)?.wait()
+}
+
+/// Runs it to its end as a user without any privilege.
+pub fn run_as_nobody(arguments: &[&str]) -> Result<Ended> {
+    need::root()?;
+    need::tool("setpriv", "util-linux")?;
+    // The tests' build may be below a folder that only root enters.
+    let scratch = TempDir::new()?;
+    let copy = scratch.path().join("synfin");
+    // By a process of its own: what another thread starts meanwhile would hold the copy open for writing, and it could not run.
+    need::run(Command::new("cp").arg(need::binary()?).arg(&copy))?;
+    need::run(Command::new("chmod").arg("755").arg(scratch.path()).arg(&copy))?;
+    let mut nobody = Command::new("setpriv");
+    nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy).args(arguments);
+    Synfin::spawn(nobody)?.wait()
 }
 
 impl Synfin {

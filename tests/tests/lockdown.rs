@@ -5,9 +5,9 @@
 //! except on the oldest kernels.
 
 use anyhow::{Context as _, Result};
-use nix::sys::signal::Signal;
 use serde_json::Value;
 use synfin_tests::{
+    course::Course,
     need, note, sock,
     stage::{Family, Link, Stage},
     synfin::{Synfin, command, run},
@@ -104,34 +104,10 @@ fn what_is_told_is_true() -> Result<()> {
         }
         let mut synfin = Synfin::spawn(command(&arguments)?)?;
         synfin.await_stdout("the start line", |line| line.contains(r#""type":"start""#))?;
-        let (listener, address) = sock::listen(&stage.server, 1)?;
-        let client = sock::connect(&stage.client, address)?;
-        let server = sock::accept(&listener)?;
-        let port = client.local_addr()?.port();
-        drop(client);
-        drop((server, listener));
-        stage.await_quiet()?;
-        synfin.signal(Signal::SIGINT)?;
-        let ended = synfin.wait()?;
-        ended.expect(0)?;
-        assert!(ended.stderr.join("\n").contains(CAUSE), "{:?}", ended.stderr);
-
-        let lines = ended.stdout.iter().map(|line| Ok(serde_json::from_str(line)?)).collect::<Result<Vec<Value>>>()?;
-        let steps: Vec<&Value> = lines
-            .iter()
-            .filter(|line| line["type"] == "transition" && line["network.tcp.handshake.role"] == "client")
-            .collect();
-        let states: Vec<&Value> = steps.iter().map(|line| &line["network.connection.state"]).collect();
-        assert_eq!(states, ["syn_sent", "established", "fin_wait_1", "fin_wait_2", "closed"], "{lines:#?}");
-        let last = steps.last().context("a transition")?;
-        let ip = stage.client.ip.to_canonical().to_string();
-        assert_eq!((&last["network.local.address"], &last["network.peer.address"]), (&ip.clone().into(), &ip.into()));
-        assert_eq!((&last["network.local.port"], &last["network.peer.port"]), (&port.into(), &address.port().into()));
-        assert_eq!(last["linux.netns.inode"], stage.client.netns.inode(), "{last}");
-        let mut ends: Vec<&str> = lines.iter().filter_map(|line| line["network.connection.end"].as_str()).collect();
-        ends.sort_unstable();
-        // The server's FIN may come with its ACK or after it; then the client is an orphan by then.
-        assert!(matches!(ends[..], ["closed", "time_wait" | "fin_wait_2"]), "{ends:?} {lines:#?}");
+        let told = Course::run(&stage, sock::listen(&stage.server, 1)?, synfin)?;
+        assert!(told.stderr.contains(CAUSE), "{}", told.stderr);
+        assert_eq!(told.last["linux.netns.inode"], stage.client.netns.inode(), "{}", told.last);
+        assert_eq!(told.ends, [&["closed"], told.client].concat());
     }
     Ok(())
 }

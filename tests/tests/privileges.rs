@@ -1,29 +1,17 @@
 //! What the kernel and the privileges at hand allow: `doctor`, and clear words where something is missing.
 
-use std::{fs, process::Command};
-
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use synfin_tests::{
     need,
-    synfin::{Synfin, run},
+    synfin::{run, run_as_nobody},
 };
-use tempfile::TempDir;
 
 /// Without privileges: 77, and the message says what is missing.
 #[test]
 fn no_privileges_is_77() -> Result<()> {
-    need::root()?;
-    need::tool("setpriv", "util-linux")?;
-    // The tests' build may be below a folder that only root enters.
-    let scratch = TempDir::new()?;
-    let copy = scratch.path().join("synfin");
-    fs::copy(need::binary()?, &copy)?;
-    need::run(Command::new("chmod").arg("755").arg(scratch.path()).arg(&copy))?;
-    for arguments in [&["watch", "--duration", "1s"][..], &["run"]] {
-        let mut nobody = Command::new("setpriv");
-        nobody.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy).args(arguments);
-        let ended = Synfin::spawn(nobody)?.wait()?;
+    for arguments in [&["watch", "--duration", "1s"][..], &["run"], &["census", "--json"]] {
+        let ended = run_as_nobody(arguments)?;
         let message = ended.stderr.join("\n");
         assert_eq!(ended.code()?, 77, "{arguments:?}: {message}");
         assert!(message.contains("CAP_BPF") || message.contains("root"), "no word of what is missing: {message}");

@@ -7,7 +7,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::{ACCEPT, CLOSE_FIRST, CLOSE_SECOND, Expected, First, LISTENER, OPEN, close::one_after_the_other, pair};
+use super::{
+    ACCEPT, CLOSE_FIRST, CLOSE_SECOND, Ends, Expected, First, LISTENER, OPEN, close::one_after_the_other, pair,
+};
 use crate::{
     sock,
     stage::Stage,
@@ -30,10 +32,10 @@ pub fn data(stage: &Stage) -> Result<Expected> {
         writer.join().ok().context("the writer panicked")??;
         Ok(())
     })?;
-    one_after_the_other(&stage.client, pair.client, pair.server)?;
+    let end = one_after_the_other(&stage.client, pair.client, pair.server)?;
     drop(pair.listener);
     stage.await_quiet()?;
-    Ok(closed_by_client_after_loss(stage, true, false))
+    Ok(closed_by_client_after_loss(stage, end, true))
 }
 
 /// The first FIN is lost.
@@ -47,10 +49,10 @@ pub fn fin(stage: &Stage) -> Result<Expected> {
         }
         Fate::Pass
     });
-    one_after_the_other(&stage.client, pair.client, pair.server)?;
+    let end = one_after_the_other(&stage.client, pair.client, pair.server)?;
     drop(pair.listener);
     stage.await_quiet()?;
-    Ok(closed_by_client_after_loss(stage, true, false))
+    Ok(closed_by_client_after_loss(stage, end, true))
 }
 
 /// The ACK that ends the handshake is lost: the server sends its SYN-ACK again.
@@ -66,18 +68,18 @@ pub fn third_ack(stage: &Stage) -> Result<Expected> {
     let (listener, address) = sock::listen(&stage.server, 16)?;
     let client = sock::connect(&stage.client, address)?;
     let server = sock::accept(&listener)?;
-    one_after_the_other(&stage.client, client, server)?;
+    let end = one_after_the_other(&stage.client, client, server)?;
     drop(listener);
     stage.await_quiet()?;
-    Ok(closed_by_client_after_loss(stage, false, false))
+    Ok(closed_by_client_after_loss(stage, end, false))
 }
 
-fn closed_by_client_after_loss(stage: &Stage, client: bool, server: bool) -> Expected {
+fn closed_by_client_after_loss(stage: &Stage, end_of_client: Ends, retransmits: bool) -> Expected {
     let mut expected = Expected::default();
     expected.life(&stage.server, &[LISTENER]);
     expected.life(&stage.client, &[OPEN, CLOSE_FIRST]);
     expected.life(&stage.server, &[ACCEPT, CLOSE_SECOND]);
-    expected.end(&stage.client, "client", &["fin_wait_2"], First::Local).retransmits = client;
-    expected.end(&stage.server, "server", &["closed"], First::Peer).retransmits = server;
+    expected.end(&stage.client, "client", end_of_client, First::Local).retransmits = retransmits;
+    expected.end(&stage.server, "server", &["closed"], First::Peer);
     expected
 }

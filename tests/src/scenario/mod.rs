@@ -88,13 +88,16 @@ pub struct Ended {
     pub netns: u64,
     /// `network.tcp.handshake.role`.
     pub role: &'static str,
-    /// `network.connection.end`: any of these.
-    pub end: &'static [&'static str],
+    /// `network.connection.end`.
+    pub end: Ends,
     /// `network.tcp.close.first`; a FIN of each side that crossed leaves it open who was first.
     pub first: First,
     /// Whether it must have been retransmitting.
     pub retransmits: bool,
 }
+
+/// How a connection must end: in one of these ways.
+pub type Ends = &'static [&'static str];
 
 /// Who sent the first FIN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +153,7 @@ impl Expected {
     }
 
     /// A connection of `side` ends.
-    fn end(&mut self, side: &Side, role: &'static str, end: &'static [&'static str], first: First) -> &mut Ended {
+    fn end(&mut self, side: &Side, role: &'static str, end: Ends, first: First) -> &mut Ended {
         self.ended.push(Ended { netns: side.netns.inode(), role, end, first, retransmits: false });
         self.ended.last_mut().expect("pushed above")
     }
@@ -161,13 +164,13 @@ impl Expected {
     }
 
     /// One ordinary connection with its listener, closed by the client first.
-    fn ordinary(&mut self, stage: &Stage, end_of_client: &'static [&'static str]) {
+    fn ordinary(&mut self, stage: &Stage, end_of_client: Ends) {
         self.life(&stage.server, &[LISTENER]);
         self.exchange(stage, end_of_client);
     }
 
     /// The same without the listener.
-    fn exchange(&mut self, stage: &Stage, end_of_client: &'static [&'static str]) {
+    fn exchange(&mut self, stage: &Stage, end_of_client: Ends) {
         let (client, server) = (&stage.client, &stage.server);
         self.life(client, &[OPEN, CLOSE_FIRST]);
         self.life(server, &[ACCEPT, CLOSE_SECOND]);

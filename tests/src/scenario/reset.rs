@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use super::{ACCEPT, Expected, First, LISTENER, OPEN, RESET, pair};
+use super::{ACCEPT, Ends, Expected, First, LISTENER, OPEN, RESET, pair};
 use crate::{
     sock,
     stage::{Side, Stage},
@@ -99,7 +99,7 @@ fn connection(expected: &mut Expected, stage: &Stage, client: &'static str, serv
     expected.end(&stage.server, "server", ends(server), First::Nobody);
 }
 
-fn ends(end: &'static str) -> &'static [&'static str] {
+fn ends(end: &'static str) -> Ends {
     if end == "reset_sent" { &["reset_sent"] } else { &["reset_received"] }
 }
 
