@@ -30,6 +30,8 @@ pub struct Row {
     pub address: IpAddr,
     /// Local port.
     pub port: u16,
+    /// Address of the other end, unspecified for none.
+    pub peer: IpAddr,
     /// Port of the other end, 0 for none.
     pub peer_port: u16,
     /// Processes that hold it.
@@ -48,6 +50,11 @@ impl Row {
 /// All sockets of the namespace.
 pub fn all(netns: &Netns) -> Result<Vec<Row>> {
     read(netns, "-tanoeH")
+}
+
+/// All sockets of the namespace, with the processes that hold them.
+pub fn held(netns: &Netns) -> Result<Vec<Row>> {
+    read(netns, "-tanoepH")
 }
 
 /// Its listeners, with the processes that hold them.
@@ -102,7 +109,7 @@ fn row(line: &str) -> Result<Row> {
         _ => Form::Full,
     };
     let (address, port) = end(field(3)?)?;
-    let (_, peer_port) = end(field(4)?)?;
+    let (peer, peer_port) = end(field(4)?)?;
     // users:(("name",pid=1,fd=3),…)
     let pids = line.split("pid=").skip(1).map(|rest| Ok(rest.split(',').next().unwrap_or_default().parse()?));
     let cookie = fields.iter().find_map(|field| field.strip_prefix("sk:")).context("no cookie")?;
@@ -113,6 +120,7 @@ fn row(line: &str) -> Result<Row> {
         send_queue: field(2)?.parse()?,
         address,
         port,
+        peer,
         peer_port,
         pids: pids.collect::<Result<_>>()?,
         cookie: u64::from_str_radix(cookie, 16)?,

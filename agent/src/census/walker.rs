@@ -185,6 +185,11 @@ impl Walker {
         mark::of_this_thread()
     }
 
+    /// A namespace that is to be walked now, as of the last [`Walker::discover`].
+    pub fn place(&self, inode: u32, now_ns: u64) -> Option<Place> {
+        self.namespaces.get(inode).map(|namespace| place(namespace, now_ns, Duration::ZERO))
+    }
+
     /// Lists the sockets of one namespace. False if there is no such namespace any more.
     ///
     /// # Errors
