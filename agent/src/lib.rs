@@ -5,6 +5,7 @@
 
 pub mod arch;
 pub mod btf;
+pub mod by;
 pub mod census;
 pub mod cli;
 pub mod clock;
@@ -24,6 +25,7 @@ pub mod loss;
 pub mod merge;
 pub mod mounts;
 pub mod netns;
+pub mod owner;
 pub mod pipeline;
 pub mod place;
 pub mod privileges;

@@ -112,6 +112,11 @@ impl Census {
         self.lines.iter().filter(move |line| line["type"] == kind && line["linux.netns.inode"] == inode)
     }
 
+    /// Lines of a type.
+    pub fn lines(&self, kind: &str) -> impl Iterator<Item = &Value> {
+        self.lines.iter().filter(move |line| line["type"] == kind)
+    }
+
     /// Namespaces that any line is about.
     pub fn namespaces(&self) -> BTreeSet<u64> {
         self.lines.iter().filter_map(|line| line["linux.netns.inode"].as_u64()).collect()

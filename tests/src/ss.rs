@@ -71,6 +71,11 @@ pub fn all(netns: &Netns) -> Result<Vec<Row>> {
     read(netns, "-tanoeH")
 }
 
+/// All sockets of the namespace, with the processes that hold them.
+pub fn held(netns: &Netns) -> Result<Vec<Row>> {
+    read(netns, "-tanoepH")
+}
+
 /// Its listeners, with the processes that hold them.
 pub fn listeners(netns: &Netns) -> Result<Vec<Row>> {
     read(netns, "-tlnoepH")

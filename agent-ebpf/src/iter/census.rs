@@ -29,6 +29,10 @@ fn count(sock: Sock<TpBtf>, uid: u32) {
         return;
     };
     if !admit::connection(sock, sock.num()) {
+        // A connection that is counted may hang on a listener that is not.
+        if sock.state() == state::LISTEN {
+            listened(sock);
+        }
         return;
     }
     let mut group = Group { sockets: 1, ..Group::default() };
@@ -80,8 +84,17 @@ fn listener(sock: Sock<TpBtf>, tcp: TcpSock<TpBtf>, uid: u32) {
         port,
         family: sock.family(),
     };
-    if LISTENERS.insert(sock.at as u64, row, 0).is_err() || PORTS.insert(PortKey { netns, port, pad: 0 }, 1, 0).is_err()
-    {
+    if LISTENERS.insert(sock.at as u64, row, 0).is_err() {
+        stray(stray::LISTENERS);
+    } else {
+        listened(sock);
+    }
+}
+
+/// Notes that something listens on this port.
+#[inline(always)]
+fn listened(sock: Sock<TpBtf>) {
+    if PORTS.insert(PortKey { netns: sock.netns(), port: sock.num(), pad: 0 }, 1, 0).is_err() {
         stray(stray::LISTENERS);
     }
 }

@@ -7,6 +7,7 @@ pub mod cadence;
 mod churn;
 pub mod diag;
 pub mod holders;
+mod listing;
 pub mod mark;
 pub mod namespaces;
 mod recent;
@@ -20,6 +21,9 @@ use synfin_common::event::state;
 
 pub use self::churn::Totals as Churn;
 pub use self::holders::{Held, Holder};
+#[cfg(test)]
+pub(crate) use self::listing::sample;
+pub use self::listing::{Bound, Listing};
 pub use self::recent::{Memory, Recent};
 pub use self::sums::{Form, Group, Listener, Network, Strays, Sums};
 pub use self::walker::{Census, Only, Place, Walker};
@@ -147,7 +151,35 @@ pub fn hertz(jiffies: u64, time_ns: u64) -> u64 {
     CHOICES.into_iter().min_by(|a, b| off(*a).total_cmp(&off(*b))).unwrap_or(CHOICES[0])
 }
 
+/// How long a TIME_WAIT lasts (`TCP_TIMEWAIT_LEN`).
+const TIME_WAIT_SECONDS: f64 = 60.0;
+
 impl Socket {
+    /// Nanoseconds since data was sent or received last, or since it was established without any: it is at least as old as that. None where no
+    /// data can have been yet, and of what is no full connection.
+    pub fn quiet_ns(&self) -> Option<u64> {
+        // Until the handshake is done the kernel's times are those of another connection, or zero.
+        if matches!(self.state, State::SynSent | State::SynReceived) {
+            return None;
+        }
+        Some(self.sent_ago_ns?.min(self.received_ago_ns?))
+    }
+
+    /// Seconds that its TIME_WAIT has lasted, since it began or a segment of the peer began it anew. None for all others, whose age no table tells.
+    pub fn time_wait_seconds(&self) -> Option<f64> {
+        match (self.form, self.state, self.timer) {
+            (Form::Timewait, State::TimeWait, Some((_, left))) => {
+                Some(((TIME_WAIT_SECONDS - left) * 1e6).round() / 1e6).filter(|age| *age >= 0.0)
+            }
+            _ => None,
+        }
+    }
+
+    /// A process has a file of it open, or the kernel itself uses it.
+    pub const fn is_held(&self) -> bool {
+        self.inode != 0
+    }
+
     /// Reads a record of the listing.
     pub fn from_wire(row: &wire::Socket) -> Option<Self> {
         let form = Form::from_wire(row.form)?;
@@ -193,5 +225,29 @@ mod tests {
                 assert_eq!(hertz(jiffies, seconds * 1_000_000_000), hertz_of_kernel, "{seconds} s after boot");
             }
         }
+    }
+
+    #[test]
+    fn quiet_is_known_once_it_is_established() {
+        let mut socket = sample(State::Established, Form::Full, 5, 0);
+        assert_eq!(socket.quiet_ns(), Some(5000));
+        for state in [State::SynSent, State::SynReceived] {
+            socket.state = state;
+            assert_eq!(socket.quiet_ns(), None, "{state:?}");
+        }
+        assert_eq!(sample(State::TimeWait, Form::Timewait, 0, 0).quiet_ns(), None);
+    }
+
+    #[test]
+    fn age_is_that_of_time_wait() {
+        let mut socket = sample(State::TimeWait, Form::Timewait, 0, 0);
+        for (left, age) in [(59.0, Some(1.0)), (60.0, Some(0.0)), (-0.5, Some(60.5)), (90.0, None)] {
+            socket.timer = Some((Timer::TimeWait, left));
+            assert_eq!(socket.time_wait_seconds(), age, "{left}");
+        }
+        // How long this one lasts depends on how it began.
+        socket.state = State::FinWait2;
+        socket.timer = Some((Timer::TimeWait, 10.0));
+        assert_eq!(socket.time_wait_seconds(), None);
     }
 }

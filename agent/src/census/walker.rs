@@ -96,7 +96,7 @@ impl Walker {
     }
 
     /// Processes that may be in namespaces that should be walked and are not known.
-    fn hidden(&self) -> usize {
+    pub fn hidden(&self) -> usize {
         if self.only.is_none() { self.namespaces.hidden() } else { 0 }
     }
 
@@ -180,7 +180,16 @@ impl Walker {
         mark::of_this_thread()
     }
 
-    /// Every open file that is a TCP socket. Namespaces that only such a file keeps alive are known from now on.
+    /// Looks which namespaces there are, those that only an open socket keeps alive included, where the walk can tell them.
+    pub fn discover_all(&mut self) {
+        let mut held = Vec::new();
+        if matches!(self.walk.holders(&mut |file| held.push(file)), Ok(true)) {
+            self.namespaces.meet_held(&held);
+        }
+        self.namespaces.discover();
+    }
+
+    /// Every open file that is a TCP socket. Namespaces that only such a file keeps alive are found by the next [`Walker::discover`].
     pub fn holders(&mut self) -> Vec<Held> {
         let mut held = Vec::new();
         let told = self.walk.holders(&mut |file| held.push(file)).unwrap_or_else(|error| {
@@ -194,6 +203,11 @@ impl Walker {
             holders::in_proc(&mut |file| held.push(file));
         }
         held
+    }
+
+    /// A namespace that is to be walked now, as of the last [`Walker::discover`].
+    pub fn place(&self, inode: u32) -> Option<Place> {
+        self.namespaces.get(inode).map(|namespace| place(namespace, Duration::ZERO))
     }
 
     /// Lists the sockets of one namespace. False if there is no such namespace any more.

@@ -45,11 +45,17 @@ pub(super) const CENSUS: &str = "\
 Examples:
   sudo synfin census
   sudo synfin census --netns blue --port 443
+  sudo synfin census --by process              whose CLOSE_WAIT it is
+  sudo synfin census --sockets --port 443      each of them: timer, how long quiet, who holds it
   sudo synfin census --json | jq 'select(.type == \"census\" and .count > 1000)'
 
 Walks over the kernel's own tables of sockets in every network namespace, TIME_WAIT and half-open
 sockets included, and counts them there. fin_wait_2 and time_wait include the minisocks that
-outlive their sockets; syn_received is half open.";
+outlive their sockets; syn_received is half open.
+
+--by process, cgroup, container, pod, listener or peer counts each socket once, in a row for each
+key; what belongs to nothing, or to something unknown, has a row that says so. Containers and pods
+are those that the path of the socket's cgroup names. --sockets has a line for each socket.";
 
 pub(super) const DOCTOR: &str = "\
 Loads and attaches every probe for a moment, and takes it away again. A line that begins with

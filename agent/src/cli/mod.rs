@@ -6,13 +6,15 @@ mod help;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser as _};
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 pub use generate::{completions, man};
 
+use crate::by::By;
 use crate::config::{
-    self, CensusOptions, Config, ConfigErrors, Loaded, RunOptions, Setting, Sources, WatchOptions, parse_duration,
+    self, CensusOptions, CensusView, Config, ConfigErrors, Loaded, RunOptions, Setting, Sources, WatchOptions,
+    parse_duration,
 };
 use crate::event::State;
 use crate::logging::{LogFormat, LogOptions};
@@ -275,6 +277,12 @@ pub struct CensusArgs {
     /// JSON lines instead of tables (docs/EVENTS.md)
     #[arg(long)]
     pub json: bool,
+    /// A line for each socket instead of sums
+    #[arg(long, conflicts_with = "by")]
+    pub sockets: bool,
+    /// How many sockets belong to each process, cgroup, container, pod, listening port or peer address
+    #[arg(long, value_name = "KEY", value_parser = PossibleValuesParser::new(By::ALL.map(By::name)).try_map(|name| name.parse::<By>()))]
+    pub by: Option<By>,
     /// How the kernel's tables are read: auto, iterator or inet_diag [default: auto]
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<String>,
@@ -298,7 +306,12 @@ impl CensusArgs {
 
     /// What is said beside the configuration.
     pub fn options(&self) -> CensusOptions {
-        CensusOptions { json: self.json }
+        let view = match self.by {
+            Some(by) => CensusView::By(by),
+            None if self.sockets => CensusView::Sockets,
+            None => CensusView::Sums,
+        };
+        CensusOptions { json: self.json, view }
     }
 }
 

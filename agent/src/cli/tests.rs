@@ -44,6 +44,19 @@ fn watch_takes_the_flags_of_the_contract() {
 }
 
 #[test]
+fn census_takes_one_view() {
+    let options = |line: &str| {
+        let Command::Census(census) = parse(line).unwrap().command else { panic!("not census") };
+        census.options()
+    };
+    assert_eq!(options("synfin census"), CensusOptions { json: false, view: CensusView::Sums });
+    assert_eq!(options("synfin census --sockets --json"), CensusOptions { json: true, view: CensusView::Sockets });
+    for by in By::ALL {
+        assert_eq!(options(&format!("synfin census --by {by}")).view, CensusView::By(by));
+    }
+}
+
+#[test]
 fn usage_errors_say_what_is_right_and_exit_with_2() {
     for (line, part) in [
         ("synfin watch --state half_open", "known: listen, syn_sent"),
@@ -52,6 +65,9 @@ fn usage_errors_say_what_is_right_and_exit_with_2() {
         ("synfin watch --duration 10", "e.g. 250ms"),
         ("synfin watch --duration 0s", "leave it out"),
         ("synfin run --duration soon", "e.g. 250ms"),
+        ("synfin census --by user", "process, cgroup, container, pod, listener, peer"),
+        ("synfin census --by", "process, cgroup, container, pod, listener, peer"),
+        ("synfin census --by process --sockets", "cannot be used with"),
         ("synfin --log-format xml doctor", "text, json"),
         ("synfin fly", "unrecognized subcommand"),
         ("synfin completions tcsh", "bash"),

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 pub use cidr::Cidr;
 pub use load::{Loaded, Sources};
-pub use options::{CensusOptions, RunOptions, WatchOptions};
+pub use options::{CensusOptions, CensusView, RunOptions, WatchOptions};
 pub use otlp::{Compression, Otlp, Protocol, Section, Sections, Signal};
 pub use problem::{ConfigErrors, Problem};
 pub use setting::{Origin, Provenance, Setting};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::by::By;
 use crate::event::State;
 
 /// Options of `synfin run`.
@@ -33,4 +34,18 @@ pub struct WatchOptions {
 pub struct CensusOptions {
     /// JSON lines instead of tables.
     pub json: bool,
+    /// What is shown.
+    pub view: CensusView,
+}
+
+/// What `synfin census` shows of the sockets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CensusView {
+    /// How many are in which state, and the listeners.
+    #[default]
+    Sums,
+    /// Each one.
+    Sockets,
+    /// How many there are by this key.
+    By(By),
 }

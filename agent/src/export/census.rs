@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::jsonl::{is_zero, line};
 use crate::census::holders::Holder;
-use crate::census::{Census, Form, Group, Listener};
+use crate::census::{Census, Form, Group, Listener, Listing, Strays};
 use crate::clock::Offset;
 use crate::source::Chosen;
 
@@ -65,20 +65,22 @@ struct ListenerBody<'a> {
     holders: Vec<HolderKeys<'a>>,
 }
 
+/// A network namespace.
 #[derive(Serialize)]
-struct PlaceKeys<'a> {
+pub(super) struct PlaceKeys<'a> {
     #[serde(rename = "linux.netns.inode")]
-    netns: u32,
+    pub(super) netns: u32,
     #[serde(rename = "linux.netns.name", skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
+    pub(super) name: Option<&'a str>,
 }
 
+/// A process.
 #[derive(Serialize)]
-struct HolderKeys<'a> {
+pub(super) struct HolderKeys<'a> {
     #[serde(rename = "process.pid")]
-    pid: u32,
+    pub(super) pid: u32,
     #[serde(rename = "process.executable.name")]
-    name: &'a str,
+    pub(super) name: &'a str,
 }
 
 #[derive(Serialize)]
@@ -92,12 +94,15 @@ struct WalkBody {
     /// Namespaces that could not be walked.
     #[serde(rename = "synfin.census.failed")]
     failed: BTreeMap<u32, String>,
+    /// Processes whose namespaces could not be asked for.
+    #[serde(rename = "synfin.census.hidden")]
+    hidden: usize,
     /// Sockets that were met and could not be told.
     #[serde(rename = "synfin.census.stray")]
     stray: BTreeMap<&'static str, u64>,
 }
 
-const fn form(form: Form) -> &'static str {
+pub(super) const fn form(form: Form) -> &'static str {
     match form {
         Form::Full => "full",
         Form::Timewait => "timewait",
@@ -139,15 +144,46 @@ pub fn lines(
     for row in &census.sums.listeners {
         line(out, offset, "listener", census.ended_ns, listener(census, row, place(row.netns), holders))?;
     }
-    let strays = census.sums.strays;
+    let Census { began_ns, ended_ns, ref places, ref failures, hidden, .. } = *census;
+    let missing = Missing { failures, hidden, strays: census.sums.strays };
+    end(out, offset, source, (began_ns, ended_ns), places.len(), missing)
+}
+
+/// What a walk could not tell.
+pub(super) struct Missing<'a> {
+    /// Namespaces that could not be walked.
+    pub(super) failures: &'a [(u32, String)],
+    /// Processes whose namespaces could not be asked for.
+    pub(super) hidden: usize,
+    /// Sockets that could not be told.
+    pub(super) strays: Strays,
+}
+
+/// The last line, with the times between which the tables were walked.
+pub(super) fn end(
+    out: &mut BytesMut,
+    offset: Offset,
+    source: &Chosen,
+    (began_ns, ended_ns): (u64, u64),
+    namespaces: usize,
+    Missing { failures, hidden, strays }: Missing<'_>,
+) -> io::Result<()> {
     let body = WalkBody {
         source: source.name(),
-        namespaces: census.places.len(),
-        duration: census.ended_ns.saturating_sub(census.began_ns) as f64 / 1e9,
-        failed: census.failures.iter().cloned().collect(),
+        namespaces,
+        duration: ended_ns.saturating_sub(began_ns) as f64 / 1e9,
+        failed: failures.iter().cloned().collect(),
+        hidden,
         stray: [("group", strays.groups), ("listener", strays.listeners), ("unreadable", strays.unreadable)].into(),
     };
-    line(out, offset, "census_end", census.ended_ns, body)
+    line(out, offset, "census_end", ended_ns, body)
+}
+
+impl<'a> Missing<'a> {
+    /// Of a listing.
+    pub(super) fn of(listing: &'a Listing) -> Self {
+        Self { failures: &listing.failures, hidden: listing.hidden, strays: Strays::default() }
+    }
 }
 
 fn listener<'a>(

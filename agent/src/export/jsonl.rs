@@ -97,8 +97,9 @@ struct ErrorKeys {
     error_type: Option<&'static str>,
 }
 
+/// The kernel's measures of a connection.
 #[derive(Serialize)]
-struct MeasureKeys {
+pub(super) struct MeasureKeys {
     #[serde(rename = "network.tcp.rtt.smoothed", skip_serializing_if = "Option::is_none")]
     srtt: Option<f64>,
     #[serde(rename = "network.tcp.rtt.deviation", skip_serializing_if = "Option::is_none")]
@@ -121,12 +122,12 @@ struct MeasureKeys {
     ooo: u32,
     #[serde(rename = "network.tcp.snd_cwnd")]
     snd_cwnd: u32,
-    #[serde(rename = "network.tcp.snd_una")]
-    snd_una: u32,
-    #[serde(rename = "network.tcp.snd_nxt")]
-    snd_nxt: u32,
-    #[serde(rename = "network.tcp.rcv_nxt")]
-    rcv_nxt: u32,
+    #[serde(rename = "network.tcp.snd_una", skip_serializing_if = "Option::is_none")]
+    snd_una: Option<u32>,
+    #[serde(rename = "network.tcp.snd_nxt", skip_serializing_if = "Option::is_none")]
+    snd_nxt: Option<u32>,
+    #[serde(rename = "network.tcp.rcv_nxt", skip_serializing_if = "Option::is_none")]
+    rcv_nxt: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -416,7 +417,7 @@ fn owner(task: &Task, source: &'static str) -> Owner {
     Owner { pid: Some(task.pid), name: Some(task.name().into_owned()), source: Some(source) }
 }
 
-fn measures(measures: &Measures) -> MeasureKeys {
+pub(super) fn measures(measures: &Measures) -> MeasureKeys {
     // Before its first sample the kernel has 0 and a guess of 250 ms: nothing was measured.
     let micros = |us: u32| (measures.srtt_us != 0).then(|| f64::from(us) / 1e6);
     MeasureKeys {
@@ -431,9 +432,16 @@ fn measures(measures: &Measures) -> MeasureKeys {
         retrans: measures.retrans,
         ooo: measures.ooo,
         snd_cwnd: measures.snd_cwnd,
-        snd_una: measures.snd_una,
-        snd_nxt: measures.snd_nxt,
-        rcv_nxt: measures.rcv_nxt,
+        snd_una: Some(measures.snd_una),
+        snd_nxt: Some(measures.snd_nxt),
+        rcv_nxt: Some(measures.rcv_nxt),
+    }
+}
+
+impl MeasureKeys {
+    /// For a source that does not tell sequence numbers.
+    pub(super) fn without_sequence(self) -> Self {
+        Self { snd_una: None, snd_nxt: None, rcv_nxt: None, ..self }
     }
 }
 

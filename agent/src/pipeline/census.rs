@@ -1,7 +1,7 @@
 //! `synfin census`: one walk over all sockets, without the service.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::io::Write;
 use std::thread;
 
 use anyhow::{Context as _, anyhow};
@@ -9,12 +9,14 @@ use bytes::BytesMut;
 use rustix::system::uname;
 
 use super::engine;
+use crate::by::By;
 use crate::census::diag::{Admitted, Diag};
-use crate::census::{Census, Held, Walk, Walker, holders};
+use crate::census::{Listing, Walk, Walker, holders};
 use crate::clock::Clock;
-use crate::config::{CensusOptions, Config};
+use crate::config::{CensusOptions, CensusView, Config};
 use crate::export;
 use crate::loader::{Filter, IteratorError, Iterators, LoadError};
+use crate::owner::{self, Counts, Owners};
 use crate::source::{Chosen, Source};
 use crate::view;
 
@@ -22,21 +24,80 @@ use crate::view;
 pub(super) fn census(config: &Config, options: CensusOptions, out: &mut dyn Write) -> anyhow::Result<()> {
     let clock = Clock::default();
     let filter = engine::filter(config)?;
-    let (walk, chosen) = walk(config, &filter)?;
-    let (census, held) = once(Walker::new(walk, filter.netns), &clock)?;
+    match options.view {
+        CensusView::Sums => sums(config, &filter, &clock, options.json, out),
+        CensusView::Sockets => sockets(config, &filter, &clock, options.json, out),
+        CensusView::By(by) => counts(config, &filter, &clock, by, options.json, out),
+    }
+}
+
+/// How many sockets are in which state, and the listeners.
+fn sums(config: &Config, filter: &Filter, clock: &Clock, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    let (walk, chosen) = walk(config, filter)?;
+    let mut walker = Walker::new(walk, filter.netns.clone());
+    let (census, held) = apart(|| {
+        walker.discover_all();
+        let wanted = walker.wanted();
+        (walker.count(&wanted, &|| clock.monotonic_ns()), walker.holders())
+    })?;
+    let census = census.context("cannot read what the walk has counted")?;
     let inodes: BTreeSet<u64> = census.sums.listeners.iter().map(|row| row.inode).filter(|inode| *inode != 0).collect();
     let holders = holders::of(&inodes, &held);
-    if options.json {
+    if json {
         let mut lines = BytesMut::new();
         export::census::lines(&mut lines, &census, &holders, &chosen, clock.offset())?;
         out.write_all(&lines)?;
     } else {
         out.write_all(view::census::text(&census, &holders, &chosen, clock.offset()).as_bytes())?;
     }
+    complete(&census.failures)
+}
+
+/// Each socket.
+fn sockets(config: &Config, filter: &Filter, clock: &Clock, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    let (listing, chosen) = list(config, filter, clock)?;
+    let holders = owner::holders_of(&listing);
+    let write = if json { export::sockets::lines } else { view::sockets::write };
+    write(out, &listing, &holders, &chosen, clock.offset())?;
+    complete(&listing.failures)
+}
+
+/// How many sockets there are by a key.
+fn counts(
+    config: &Config,
+    filter: &Filter,
+    clock: &Clock,
+    by: By,
+    json: bool,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let (listing, chosen) = list(config, filter, clock)?;
+    let counts = Counts::of(by, &listing, Owners::of(by, &listing));
+    if json {
+        let mut lines = BytesMut::new();
+        export::counts::lines(&mut lines, &counts, &listing, &chosen, clock.offset())?;
+        out.write_all(&lines)?;
+    } else {
+        out.write_all(view::counts::text(&counts, &listing, &chosen, clock.offset()).as_bytes())?;
+    }
+    complete(&listing.failures)
+}
+
+/// Lists what the filter lets through. The walk leaves out namespaces alone: what remains to be left out may be a listener that says to whom a
+/// socket belongs.
+fn list(config: &Config, filter: &Filter, clock: &Clock) -> anyhow::Result<(Listing, Chosen)> {
+    let (walk, chosen) = walk(config, &Filter { netns: filter.netns.clone(), ..Filter::default() })?;
+    let mut walker = Walker::new(walk, filter.netns.clone());
+    let listing = apart(|| Listing::take(&mut walker, &admitted(filter), &|| clock.monotonic_ns()))?;
+    Ok((listing, chosen))
+}
+
+/// Fails if a namespace is missing in what was printed.
+fn complete(failures: &[(u32, String)]) -> anyhow::Result<()> {
     anyhow::ensure!(
-        census.failures.is_empty(),
+        failures.is_empty(),
         "{} network namespaces could not be walked, the output names them",
-        census.failures.len()
+        failures.len()
     );
     Ok(())
 }
@@ -87,18 +148,11 @@ fn is_trusted(release: &str) -> bool {
     matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= (6, 4))
 }
 
-/// One census on a thread of its own, because it moves through the namespaces.
-fn once(mut walker: Walker, clock: &Clock) -> anyhow::Result<(Census, Vec<Held>)> {
+/// Works on a thread of its own, because a walker moves through the namespaces.
+fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
     thread::scope(|scope| {
-        let work = || {
-            let held = walker.holders();
-            walker.discover();
-            let wanted = walker.wanted();
-            Ok((walker.count(&wanted, &|| clock.monotonic_ns())?, held))
-        };
         let thread = thread::Builder::new().name("census".to_owned()).spawn_scoped(scope, work)?;
-        let outcome: io::Result<_> = thread.join().map_err(|_panic| anyhow!("the thread of the census failed"))?;
-        outcome.context("cannot read what the walk has counted")
+        thread.join().map_err(|_panic| anyhow!("the thread of the census failed"))
     })
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 
+use super::table::{printable, table};
 use crate::census::holders::Holder;
 use crate::census::{Census, Form, Group, Listener, Network};
 use crate::clock::Offset;
@@ -30,12 +31,19 @@ pub fn text(census: &Census, holders: &Holders, source: &Chosen, offset: Offset)
 }
 
 fn head(out: &mut String, census: &Census, offset: Offset) {
-    let time = offset.rfc3339(census.began_ns);
+    out.push_str(&format!(
+        "TCP sockets of {}\n",
+        moment(census.places.len(), census.began_ns, census.ended_ns, offset)
+    ));
+}
+
+/// Where and when it was looked.
+pub(super) fn moment(places: usize, began_ns: u64, ended_ns: u64, offset: Offset) -> String {
+    let time = offset.rfc3339(began_ns);
     let time = time.get(..19).unwrap_or(&time).replace('T', " ");
-    let took = census.ended_ns.saturating_sub(census.began_ns) as f64 / 1e6;
-    let places = census.places.len();
+    let took = ended_ns.saturating_sub(began_ns) as f64 / 1e6;
     let spaces = if places == 1 { "1 network namespace".to_owned() } else { format!("{places} network namespaces") };
-    out.push_str(&format!("TCP sockets of {spaces} at {time} UTC, walked in {took:.1} ms\n"));
+    format!("{spaces} at {time} UTC, walked in {took:.1} ms")
 }
 
 fn states(out: &mut String, groups: &[Group]) {
@@ -125,12 +133,8 @@ fn port_row(census: &Census, netns: u32, port: &Port<'_>, holders: &Holders) -> 
         .map_or_else(|| "-".to_owned(), |since| format!("{:.1}s", census.ended_ns.saturating_sub(since) as f64 / 1e9));
     let addresses: BTreeSet<SocketAddr> =
         port.listeners.iter().map(|row| SocketAddr::new(row.address(), row.port)).collect();
-    let mut names: Vec<String> = addresses.iter().take(2).map(SocketAddr::to_string).collect();
-    if addresses.len() > 2 {
-        names.push(format!("+{}", addresses.len() - 2));
-    }
     vec![
-        names.join(" "),
+        several(addresses.into_iter()),
         namespace(census, netns),
         sum(|row| row.accept_queue).to_string(),
         sum(|row| row.accept_limit).to_string(),
@@ -140,12 +144,23 @@ fn port_row(census: &Census, netns: u32, port: &Port<'_>, holders: &Holders) -> 
         close_wait.to_string(),
         time_wait.to_string(),
         other.to_string(),
-        held_by(&port.listeners, holders),
+        held_by(port.listeners.iter().map(|row| row.inode), holders),
     ]
 }
 
-fn held_by(listeners: &[&Listener], holders: &Holders) -> String {
-    let mut all: Vec<&Holder> = listeners.iter().filter_map(|row| holders.get(&row.inode)).flatten().collect();
+/// The first two addresses, and how many more there are.
+pub(super) fn several(addresses: impl ExactSizeIterator<Item = SocketAddr>) -> String {
+    let more = addresses.len().saturating_sub(2);
+    let mut names: Vec<String> = addresses.take(2).map(|address| address.to_string()).collect();
+    if more > 0 {
+        names.push(format!("+{more}"));
+    }
+    names.join(" ")
+}
+
+/// The processes that hold any of these sockets.
+pub(super) fn held_by(inodes: impl Iterator<Item = u64>, holders: &Holders) -> String {
+    let mut all: Vec<&Holder> = inodes.filter_map(|inode| holders.get(&inode)).flatten().collect();
     all.sort_by_key(|holder| holder.pid);
     all.dedup();
     let mut names: Vec<String> =
@@ -174,9 +189,19 @@ fn others(out: &mut String, census: &Census) {
     }
 }
 
+/// What processes may hide whose namespace could not be asked for.
+pub(super) fn hidden(processes: usize) -> Option<String> {
+    (processes > 0).then(|| {
+        format!("perhaps not counted: namespaces of {processes} processes that may not be asked for theirs (CAP_SYS_PTRACE is missing)")
+    })
+}
+
 fn notes(out: &mut String, census: &Census) {
     for (inode, why) in &census.failures {
         out.push_str(&format!("\nnot counted: namespace {inode}: {why}\n"));
+    }
+    if let Some(note) = hidden(census.hidden) {
+        out.push_str(&format!("\n{note}\n"));
     }
     let strays = census.sums.strays;
     if strays.groups > 0 {
@@ -193,30 +218,6 @@ fn notes(out: &mut String, census: &Census) {
 fn namespace(census: &Census, inode: u32) -> String {
     let name = census.places.iter().find(|place| place.inode == inode).and_then(|place| place.name.clone());
     name.map_or_else(|| inode.to_string(), |name| printable(&name))
-}
-
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
-}
-
-/// Columns as wide as they need; those in `left` are aligned to the left. No blanks at the end of a line.
-fn table(out: &mut String, rows: &[Vec<String>], left: &[usize]) {
-    out.push('\n');
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    for row in rows {
-        let cells: Vec<String> = row
-            .iter()
-            .enumerate()
-            .map(|(column, cell)| {
-                let width = widths[column];
-                if left.contains(&column) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-            })
-            .collect();
-        out.push_str(cells.join("  ").trim_end());
-        out.push('\n');
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::net::Ipv6Addr;
 
+use crate::event::Ends;
+
 /// A network of peers: v4-mapped address and prefix length up to 128.
 pub type Peers = (Ipv6Addr, u8);
 
@@ -16,6 +18,13 @@ pub struct Admitted {
     pub excluded_peers: Vec<Peers>,
     /// No connections to a loopback address.
     pub exclude_loopback: bool,
+}
+
+impl Admitted {
+    /// Whether ports and peer of a socket are let through; not its namespace.
+    pub fn admits(&self, ends: &Ends) -> bool {
+        connection(self, ends.local_port, ends.peer_port, &ends.peer)
+    }
 }
 
 /// Whether the user wants to see a socket with these ports and this peer (v4-mapped for IPv4).

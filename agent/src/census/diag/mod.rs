@@ -312,10 +312,12 @@ impl Walk for Diag {
             }
         };
         self.dump(1 << state::LISTEN, 0, &mut |found| {
+            // A connection that is counted may hang on a listener that is not.
+            let of_port = by_port.entry(found.local_port).or_default();
             if !found.is_admitted(&filter) {
                 return;
             }
-            by_port.entry(found.local_port).or_default().push(listeners.len());
+            of_port.push(listeners.len());
             listeners.push(found.listener(netns));
             add(found, Some(found.local_port), found.answer.cgroup);
         })?;
