@@ -75,11 +75,13 @@ pub fn differences(line: &Value, before: &Row, after: &Row) -> Vec<String> {
     let numbers = [
         ("network.tcp.receive_queue", before.receive_queue),
         ("network.tcp.send_queue", before.send_queue),
-        ("user.id", before.uid),
         ("linux.socket.cookie", before.cookie),
     ];
     rows.extend(numbers.into_iter().filter(|(key, _)| known(key)).map(|(key, number)| (key, Some(number.into()))));
-    rows.push(("linux.socket.inode", Some(before.inode).filter(|inode| *inode > 0).map(Value::from)));
+    // Without a file the kernel knows no user.
+    let has_file = before.inode > 0;
+    rows.push(("linux.socket.inode", has_file.then(|| before.inode.into())));
+    rows.push(("user.id", has_file.then(|| before.uid.into())));
     rows.extend(timer.map(|timer| ("synfin.socket.unanswered", Some(timer.unanswered.into()))));
 
     let mut wrong: Vec<String> = Vec::new();
