@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::utsname::uname;
 use synfin_tests::{
     census::{self, Census},
     crowd::{Crowd, FAMILIES, local},
@@ -108,6 +109,28 @@ fn namespaces_are_found() -> Result<()> {
         assert_eq!(names(&named.netns), [Some(named.netns.name().to_owned())]);
         assert_eq!(names(&by_process.netns), [None]);
     }
+    Ok(())
+}
+
+/// One that neither a process nor a mount shows: the walk over open files finds it, which takes `bpf_sock_from_file` (Linux 5.11).
+#[test]
+fn a_namespace_that_only_a_socket_keeps() -> Result<()> {
+    let crowd = Crowd::new()?;
+    let netns = &crowd.netns;
+    let listener = netns.run(|| std::net::TcpListener::bind(SocketAddr::new(local(Family::V4), 0)))?;
+    netns.delete()?;
+    let release = uname()?.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    let version = (numbers.next().context("a version")??, numbers.next().context("a version")??);
+    let census = Census::take(&["--source", "iterator"])?;
+    if version < (5, 11) {
+        ensure!(!census.namespaces().contains(&netns.inode()), "it is found after all: say so in README");
+        return Ok(());
+    }
+    let listeners = census.listeners(netns)?;
+    let [row] = listeners.as_slice() else { anyhow::bail!("{listeners:?} in {release}") };
+    ensure!(row.port == listener.local_addr()?.port(), "{row:?}");
+    ensure!(row.pids == [u64::from(std::process::id())].into(), "{row:?}");
     Ok(())
 }
 

@@ -88,7 +88,22 @@ fn every_scenario_is_proved() {
     assert!(missing.is_empty(), "no test for {missing:?}");
 }
 
+/// The kernel skips a program that interrupts itself, and counts that. Then a line may be missing, and the play is repeated: one without it must
+/// agree in everything.
 fn watch(name: &str, families: &[Family]) -> Result<Recording> {
+    let mut skipped = 0;
+    for _ in 0..5 {
+        let (recording, wrong) = play(name, families)?;
+        skipped = recording.skipped()?;
+        if wrong.is_empty() {
+            return Ok(recording);
+        }
+        assert!(skipped > 0, "{}", wrong.join("\n"));
+    }
+    anyhow::bail!("the kernel skipped synfin's programs in each of five plays, {skipped} times in the last one")
+}
+
+fn play(name: &str, families: &[Family]) -> Result<(Recording, Vec<String>)> {
     let scenario = scenario::named(name);
     let stages = Played::stages(scenario, families)?;
     let synfin = Synfin::watch(stages.iter().flat_map(Stage::namespaces), &["--connections"])?;
@@ -98,8 +113,7 @@ fn watch(name: &str, families: &[Family]) -> Result<Recording> {
     for line in recording.of_type("connection") {
         wrong.extend(durations(line).err().map(|error| format!("{error:#}: {line}")));
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    Ok(recording)
+    Ok((recording, wrong))
 }
 
 /// The whole is the sum of its parts.

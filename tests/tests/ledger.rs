@@ -174,6 +174,51 @@ fn forced_loss_heals() -> Result<()> {
     })
 }
 
+/// What events have told of is met by a listing, whatever a socket is known by: its cookie, or its address where no program can ask for
+/// cookies, while inet_diag tells no address.
+#[test]
+fn a_listing_meets_what_is_known() -> Result<()> {
+    for (rung, source) in [
+        ("tp_btf", "iterator"),
+        ("tp_btf", "inet_diag"),
+        ("raw_tracepoint", "iterator"),
+        ("raw_tracepoint", "inet_diag"),
+        ("tracepoint", "inet_diag"),
+    ] {
+        met(rung, source).with_context(|| format!("{rung}, {source}"))?;
+    }
+    Ok(())
+}
+
+fn met(rung: &str, source: &str) -> Result<()> {
+    let (receiver, stage) = (Receiver::start()?, Stage::new(Family::V4, Link::Loopback)?);
+    let netns = &stage.client.netns;
+    let endpoint = receiver.endpoint();
+    let flags = ["--otlp-endpoint", &endpoint, "--max-rung", rung, "--ring-size", "64KiB"];
+    let synfin = Synfin::serve_with(stage.namespaces(), &flags, &[("SYNFIN_CENSUS_SOURCE", source.to_owned())])?;
+    receiver.await_received(HEALING, "the first listing", |judge| agrees(judge, netns).is_ok())?;
+    let _known = hold(&stage, 30, 0)?;
+    await_agreement(&receiver, netns)?;
+    let lost = |judge: &Judge| judge.series.sum("synfin.events.lost", &[]);
+    ensure!(receiver.look(lost) < 0.5, "something is lost too early: the test proves nothing");
+    // Beginnings of more are lost, so that all are listed.
+    synfin.signal(Signal::SIGSTOP)?;
+    let _unknown = hold(&stage, 300, 0)?;
+    synfin.signal(Signal::SIGCONT)?;
+    await_agreement(&receiver, netns)?;
+    receiver.look(|judge| {
+        ensure!(lost(judge) > 100.0, "{} events lost: the test has not forced a loss", lost(judge));
+        // Both ends, and the second listener.
+        let adopted = corrections(judge, "adopted");
+        ensure!((1.0..=601.0).contains(&adopted), "{adopted} adopted");
+        let missed = corrections(judge, "missed_close");
+        ensure!(missed < 0.5, "{missed} closes missed, though nothing has closed");
+        Ok(())
+    })?;
+    synfin.terminate()?;
+    Ok(())
+}
+
 /// The agent starts, ends and starts again while connections come and go; then the ledger equals the kernel.
 #[test]
 fn restart_under_load() -> Result<()> {

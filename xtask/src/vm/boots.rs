@@ -32,8 +32,8 @@ const SCENARIOS: &[&[&str]] = &[&["transitions"], &["storm"]];
 /// The kernel's tables by iterators and by inet_diag, and the ledger that is joined with them: what needs no crowd, which takes minutes
 /// where every instruction is emulated.
 const CENSUS: &[&[&str]] = &[
-    &["census", "--exact", "filters", "listeners", "namespaces_are_found"],
-    &["ledger", "--exact", "older_connections_are_adopted"],
+    &["census", "--exact", "filters", "listeners", "namespaces_are_found", "a_namespace_that_only_a_socket_keeps"],
+    &["ledger", "--exact", "older_connections_are_adopted", "a_listing_meets_what_is_known"],
 ];
 
 #[rustfmt::skip] // a table
