@@ -124,8 +124,8 @@ impl Course {
 mod tests {
     use super::*;
 
-    const fn counters(counted: u64, recycled: u64, present: u64) -> Option<Counters> {
-        Some(Counters { counted, recycled, present })
+    const fn counters(counted: u64, recycled: u64, present: u64) -> Counters {
+        Counters { counted, recycled, present }
     }
 
     #[test]
@@ -145,28 +145,28 @@ mod tests {
     #[test]
     fn what_was_made_and_is_not_there_has_ended() {
         let mut churn = Churn::of(Some(When::Made));
-        churn.meet([(1, counters(100, 10, 50))]);
+        churn.meet([(1, Some(counters(100, 10, 50)))]);
         assert_eq!(churn.totals(), Totals { reused: 0, ended: Some(0) }, "what was before counts nothing");
         // 20 more, 5 of all were reused, 30 have expired.
-        churn.meet([(1, counters(120, 15, 35)), (2, counters(7, 0, 7))]);
+        churn.meet([(1, Some(counters(120, 15, 35))), (2, Some(counters(7, 0, 7)))]);
         assert_eq!(churn.totals(), Totals { reused: 5, ended: Some(30) });
         // One was made between two reads.
-        churn.meet([(1, counters(120, 15, 36)), (2, None)]);
+        churn.meet([(1, Some(counters(120, 15, 36))), (2, None)]);
         assert_eq!(churn.totals(), Totals { reused: 5, ended: Some(30) }, "a total never falls");
         // A namespace goes, with the minisocks that it had.
-        churn.meet([(1, counters(121, 15, 36))]);
+        churn.meet([(1, Some(counters(121, 15, 36)))]);
         assert_eq!(churn.totals(), Totals { reused: 5, ended: Some(37) });
     }
 
     #[test]
     fn old_kernels_count_ends_themselves() {
         let mut churn = Churn::of(Some(When::Expired));
-        churn.meet([(1, counters(100, 0, 50))]);
-        churn.meet([(1, counters(130, 2, 90))]);
+        churn.meet([(1, Some(counters(100, 0, 50)))]);
+        churn.meet([(1, Some(counters(130, 2, 90)))]);
         assert_eq!(churn.totals(), Totals { reused: 2, ended: Some(30) });
         let mut churn = Churn::of(None);
-        churn.meet([(1, counters(100, 0, 50))]);
-        churn.meet([(1, counters(130, 2, 90))]);
+        churn.meet([(1, Some(counters(100, 0, 50)))]);
+        churn.meet([(1, Some(counters(130, 2, 90)))]);
         assert_eq!(churn.totals(), Totals { reused: 2, ended: None });
     }
 }

@@ -98,7 +98,7 @@ impl Outlet for Records {
     fn send(&mut self, batch: &Batch<VecDeque<Record>>) -> Sent {
         // A record a second at most: OpenTelemetry's own message is good enough.
         self.sender.send(batch.lines().into_iter().flatten(), |Record(record), to| {
-            to.fields(&Message::from(record).encode_to_vec())
+            to.fields(&Message::from(record).encode_to_vec());
         })
     }
 

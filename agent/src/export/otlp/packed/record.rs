@@ -125,7 +125,9 @@ pub(super) fn write(ended: &Ended, base: Base, to: &mut Vec<u8>) {
         to.extend_from_slice(if v4 { &address[12..] } else { address });
     }
     if trouble != [0; 6] {
-        trouble.iter().for_each(|number| encode_varint(*number, to));
+        for number in trouble {
+            encode_varint(number, to);
+        }
     }
     if let Some(reason) = c.reset_reason {
         encode_varint(reason.into(), to);

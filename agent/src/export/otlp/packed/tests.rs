@@ -7,8 +7,8 @@ use crate::clock::Offset;
 use crate::event::{Ends, Measures, State, Task};
 use crate::ledger::{Connection, End, Role, Side};
 
-fn ended(connection: Connection, end: End) -> Ended {
-    Ended { ids: Ids::of(&connection), connection, end, offset: Offset::from_nanos(OFFSET) }
+fn ended(connection: &Connection, end: End) -> Ended {
+    Ended { ids: Ids::of(connection), connection: *connection, end, offset: Offset::from_nanos(OFFSET) }
 }
 
 /// What of a connection is kept: not where its socket lay, nor sequence numbers after their use.
@@ -34,8 +34,9 @@ fn ended_connections_take_less_than_128_bytes() {
     if let Some(measures) = &mut busy.measures {
         (measures.bytes_acked, measures.bytes_sent, measures.segs_out) = (1 << 30, 1 << 30, 1 << 20);
     }
+    let server = server();
     for number in 0..100_000 {
-        packed.push(&ended(if number % 2 == 0 { busy } else { server() }, End::TimeWait));
+        packed.push(&ended(if number % 2 == 0 { &busy } else { &server }, End::TimeWait));
     }
     let memory: usize = packed.chunks.iter().map(|chunk| chunk.bytes.capacity() + size_of::<Chunk>()).sum();
     assert!(memory <= 128 * 100_000, "{} bytes for each", memory / 100_000);
@@ -70,10 +71,10 @@ fn the_longest_record_fits() {
     });
     worst.owner = Some(Task { pid: u32::MAX, comm: [b'x'; 16] });
     let mut packed = Packed::default();
-    packed.push(&ended(client(), End::Closed)); // another base
-    packed.push(&ended(worst, End::Folded));
+    packed.push(&ended(&client(), End::Closed)); // another base
+    packed.push(&ended(&worst, End::Folded));
     assert!(packed.chunks[0].records().all(|record| record.len() + 2 <= LONGEST));
-    assert_eq!(packed.iter().nth(1).map(|ended| ended.connection), Some(kept(ended(worst, End::Folded)).connection));
+    assert_eq!(packed.iter().nth(1).map(|ended| ended.connection), Some(kept(ended(&worst, End::Folded)).connection));
 }
 
 fn connection() -> impl Strategy<Value = Ended> {
@@ -149,7 +150,9 @@ proptest! {
     #[test]
     fn nothing_is_lost_on_the_way(all in prop::collection::vec(connection(), 1..20)) {
         let mut packed = Packed::default();
-        all.iter().for_each(|ended| packed.push(ended));
+        for ended in &all {
+            packed.push(ended);
+        }
         let read: Vec<Ended> = packed.iter().collect();
         prop_assert_eq!(read.len(), all.len());
         for (read, ended) in read.iter().zip(&all) {
@@ -171,7 +174,7 @@ proptest! {
                     next += 1;
                     let mut connection = client();
                     connection.ends.cookie = next;
-                    packed.push(&ended(connection, End::Closed));
+                    packed.push(&ended(&connection, End::Closed));
                     line.push_back(next);
                 },
                 1 => {
