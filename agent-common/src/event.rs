@@ -182,6 +182,9 @@ pub struct TransitionDetail {
     pub measures: Measures,
 }
 
+/// [`Retransmit::ca_state`] where the kernel's types are not known.
+pub const UNKNOWN_CA_STATE: u8 = 0xff;
+
 /// A retransmitted skb (`tcp:tcp_retransmit_skb`). 96 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -196,7 +199,7 @@ pub struct Retransmit {
     pub total: u32,
     /// State of the socket, see [`state`].
     pub state: u8,
-    /// `icsk_ca_state`: 0 open, 1 disorder, 2 CWR, 3 recovery (fast retransmit), 4 loss (timeout).
+    /// `icsk_ca_state`: 0 open, 1 disorder, 2 CWR, 3 recovery (fast retransmit), 4 loss (timeout); [`UNKNOWN_CA_STATE`].
     pub ca_state: u8,
     /// Zero.
     pub pad: [u8; 6],

@@ -11,7 +11,7 @@ use aya_ebpf::helpers::generated::{
     bpf_get_socket_cookie, bpf_skc_to_tcp_request_sock, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock,
 };
 use synfin_common::census::timer;
-use synfin_common::event::{Endpoints, Measures, flag, state};
+use synfin_common::event::{Endpoints, Measures, UNKNOWN_CA_STATE, flag, state};
 
 use crate::field::{Field, Scalar, field};
 use crate::maps::knob;
@@ -446,7 +446,8 @@ impl<R: Rung> TcpSock<R> {
     /// `icsk_ca_state`, the low five bits of its byte in every kernel.
     #[inline(always)]
     pub(crate) fn ca_state(self) -> u8 {
-        self.load::<u8, _>(field!(ca_state)) & 0x1f
+        let field = field!(ca_state);
+        if field.is_present() { self.load::<u8, _>(field) & 0x1f } else { UNKNOWN_CA_STATE }
     }
 }
 

@@ -221,8 +221,53 @@ pub struct Retransmit {
     pub state: State,
     /// The segment carries SYN.
     pub syn: bool,
-    /// `icsk_ca_state`: 0 open, 1 disorder, 2 CWR, 3 recovery, 4 loss.
+    /// `icsk_ca_state`: 0 open, 1 disorder, 2 CWR, 3 recovery, 4 loss; another number where it is not known.
     pub ca_state: u8,
+}
+
+/// Why a segment was sent again: `network.tcp.retransmit.type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The retransmission timer ran out, or what that has declared lost is sent again (RFC 6298).
+    Timeout,
+    /// Duplicate or selective acknowledgements told of a loss (RFC 5681, RFC 8985): the kernel's TCPFastRetrans.
+    Fast,
+    /// A probe for a lost tail (RFC 8985 §7).
+    TailLossProbe,
+}
+
+impl Cause {
+    /// All, in the order of [`Cause::index`].
+    pub const ALL: [Self; 3] = [Self::Timeout, Self::Fast, Self::TailLossProbe];
+
+    /// Position in an array of as many as [`Cause::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The value of `network.tcp.retransmit.type`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Fast => "fast",
+            Self::TailLossProbe => "tail_loss_probe",
+        }
+    }
+}
+
+impl Retransmit {
+    /// Why, by the state of congestion control in which the kernel sends again (`tcp_enter_loss`, `tcp_xmit_retransmit_queue`,
+    /// `tcp_send_loss_probe`); None where that is not known.
+    pub const fn cause(&self) -> Option<Cause> {
+        match self.ca_state {
+            // A SYN is sent again by its timer alone, in whatever state.
+            _ if self.syn => Some(Cause::Timeout),
+            0..=2 => Some(Cause::TailLossProbe),
+            3 => Some(Cause::Fast),
+            4 => Some(Cause::Timeout),
+            _ => None,
+        }
+    }
 }
 
 /// Which way a RST went: `network.io.direction`.

@@ -89,6 +89,7 @@ impl Played {
             let mut rows = by_transitions(&counts).to_vec();
             rows.push(("TcpAttemptFails", recording.attempt_fails(netns)?));
             rows.push(("TcpRetransSegs", recording.segments(netns)));
+            rows.push(("TcpExtTCPFastRetrans", recording.segments_sent_again(netns, "fast")));
             let (sent, received) = (recording.resets(netns, "transmit"), recording.resets(netns, "receive"));
             if kernel::announces_every_reset()? {
                 rows.push(("TcpOutRsts", sent));

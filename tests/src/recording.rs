@@ -98,6 +98,14 @@ impl Recording {
         self.about("retransmit", netns).filter_map(|line| line["network.tcp.segments"].as_u64()).sum()
     }
 
+    /// Those of them that were sent again for this cause.
+    pub fn segments_sent_again(&self, netns: &Netns, cause: &str) -> u64 {
+        self.about("retransmit", netns)
+            .filter(|line| line["network.tcp.retransmit.type"] == cause)
+            .filter_map(|line| line["network.tcp.segments"].as_u64())
+            .sum()
+    }
+
     /// RSTs in a direction: `transmit` or `receive`.
     pub fn resets(&self, netns: &Netns, direction: &str) -> u64 {
         self.about("reset", netns)

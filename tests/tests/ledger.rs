@@ -194,10 +194,12 @@ fn met(rung: &str, source: &str) -> Result<()> {
     let (receiver, stage) = (Receiver::start()?, Stage::new(Family::V4, Link::Loopback)?);
     let netns = &stage.client.netns;
     let endpoint = receiver.endpoint();
-    let flags = ["--otlp-endpoint", &endpoint, "--max-rung", rung, "--ring-size", "64KiB"];
+    let flags = ["--otlp-endpoint", &endpoint, "--max-rung", rung, "--ring-size", "4KiB"];
     let synfin = Synfin::serve_with(stage.namespaces(), &flags, &[("SYNFIN_CENSUS_SOURCE", source.to_owned())])?;
     receiver.await_received(HEALING, "the first listing", |judge| agrees(judge, netns).is_ok())?;
-    let _known = hold(&stage, 30, 0)?;
+    // Slowly, so that nothing of them is lost in the smallest ring.
+    let pause = || thread::sleep(Duration::from_millis(20));
+    let _known = (0..30).map(|_| hold(&stage, 1, 0).inspect(|_| pause())).collect::<Result<Vec<_>>>()?;
     await_agreement(&receiver, netns)?;
     let lost = |judge: &Judge| judge.series.sum("synfin.events.lost", &[]);
     ensure!(receiver.look(lost) < 0.5, "something is lost too early: the test proves nothing");

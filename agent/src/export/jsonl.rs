@@ -9,7 +9,7 @@ use serde::Serialize;
 use synfin_common::event::NO_REASON;
 
 use crate::clock::Offset;
-use crate::event::{Ends, Event, EventKind, Measures, Reset, Retransmit, State, Task, Transition, error_type};
+use crate::event::{Cause, Ends, Event, EventKind, Measures, Reset, Retransmit, State, Task, Transition, error_type};
 use crate::health::Probe;
 use crate::ledger::{Applied, Connection, Ended, Role, Side, seconds};
 use crate::status::{Loss, Status};
@@ -142,6 +142,8 @@ struct RetransmitBody {
     total: Option<u32>,
     #[serde(rename = "network.connection.state", skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
+    #[serde(rename = "network.tcp.retransmit.type", skip_serializing_if = "Option::is_none")]
+    cause: Option<&'static str>,
     #[serde(rename = "linux.tcp.ca_state", skip_serializing_if = "Option::is_none")]
     ca_state: Option<&'static str>,
 }
@@ -288,6 +290,7 @@ impl Writer<'_> {
                     segments: row.count,
                     total: None,
                     state: None,
+                    cause: Some(Cause::Timeout.name()),
                     ca_state: None,
                 };
                 self.line(out, "retransmit", time_ns, body)
@@ -375,6 +378,7 @@ fn retransmit(event: &Retransmit, applied: &Applied<'_>) -> RetransmitBody {
         segments: u64::from(event.segments),
         total: Some(event.total),
         state: Some(event.state.name()),
+        cause: event.cause().map(Cause::name),
         ca_state: ["open", "disorder", "cwr", "recovery", "loss"].get(usize::from(event.ca_state)).copied(),
     }
 }

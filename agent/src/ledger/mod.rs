@@ -31,7 +31,7 @@ pub use reconcile::{Corrections, Owners};
 use table::{Slot, Table};
 pub use totals::Totals;
 
-use crate::event::{Destroy, Direction, Ends, Event, Reset, Retransmit, State, Transition};
+use crate::event::{Cause, Destroy, Direction, Ends, Event, Reset, Retransmit, State, Transition};
 
 /// How long a closed connection waits for its last words, in event time. The kernel sends the RST of an abort some
 /// microseconds after it has reported CLOSED; a preempted task may take a time slice or two.
@@ -369,7 +369,8 @@ impl Ledger {
         if event.syn {
             self.totals.retransmits_syn += segments;
         } else {
-            self.totals.retransmits_data += segments;
+            let cause = event.cause().map_or(Cause::ALL.len(), Cause::index);
+            self.totals.retransmits_data[cause] += segments;
         }
         self.touch_with(&event.ends, event.time_ns, |connection| {
             let count = if event.syn { &mut connection.retransmits_syn } else { &mut connection.retransmits_data };

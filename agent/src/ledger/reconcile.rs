@@ -117,6 +117,14 @@ impl Ledger {
                         self.sight(slot);
                     }
                 }
+                Some(Match::Child(sock)) => {
+                    // Its age is that of one of its siblings: not known.
+                    if let Some(embryo) = self.embryos.get_mut(&sock) {
+                        embryo.birth_seen = false;
+                    }
+                    let ends = Ends { sock, ..socket.ends };
+                    self.compare_one(&Socket { ends, ..*socket }, owners);
+                }
                 Some(Match::Address(sock)) => {
                     let ends = Ends { sock, ..socket.ends };
                     self.compare_one(&Socket { ends, ..*socket }, owners);

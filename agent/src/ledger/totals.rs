@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::connection::{Connection, End, Role, Side};
-use crate::event::State;
+use crate::event::{Cause, State};
 
 /// Counts since start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,8 +22,8 @@ pub struct Totals {
     pub time_wait: [u64; 3],
     /// Segments that were sent again with SYN.
     pub retransmits_syn: u64,
-    /// Segments that were sent again without SYN.
-    pub retransmits_data: u64,
+    /// Segments that were sent again without SYN, by [`Cause::index`]; at the end those whose cause is not known.
+    pub retransmits_data: [u64; Cause::ALL.len() + 1],
     /// SYN-ACKs that were sent again (tallied in the kernel).
     pub retransmits_syn_ack: u64,
     /// RSTs received.

@@ -3,7 +3,7 @@
 
 use hashbrown::HashMap;
 
-use super::Ledger;
+use super::{Connection, Ledger};
 use crate::event::{Ends, State};
 
 /// What tells connections of a namespace apart, at a moment.
@@ -30,24 +30,37 @@ pub(super) enum Match {
     Address(u64),
     /// One of several that are alike as far as is known: the one at this address or another.
     Alike(u64),
+    /// A child of a listener whose embryo lies at this address, or of which nothing was heard while its sibling lies there: at its birth
+    /// the kernel has not given it a peer yet.
+    Child(u64),
 }
 
 /// Sockets of the ledger that are known by address alone and have not been met by the comparison under way.
-#[derive(Debug)]
-pub(super) struct Addresses(HashMap<Tuple, Vec<u64>>);
+#[derive(Debug, Default)]
+pub(super) struct Addresses {
+    named: HashMap<Tuple, Vec<u64>>,
+    /// Embryos without a peer, by namespace and port of their listener.
+    children: HashMap<(u32, u16), Vec<u64>>,
+}
 
 impl Addresses {
     pub(super) fn of(ledger: &Ledger) -> Self {
-        let mut addresses: HashMap<Tuple, Vec<u64>> = HashMap::new();
-        let mut add = |ends: &Ends| addresses.entry(Tuple::of(ends)).or_default().push(ends.sock);
+        let mut addresses = Self::default();
+        let mut add = |ends: &Ends| addresses.named.entry(Tuple::of(ends)).or_default().push(ends.sock);
         for slot in ledger.table.slots() {
             let ends = &ledger.table.get(slot).ends;
             if ends.cookie == 0 && ledger.table.sighting(slot).generation != ledger.generation {
                 add(ends);
             }
         }
-        ledger.embryos.values().for_each(|embryo| add(&embryo.ends));
-        Self(addresses)
+        for Connection { ends, .. } in ledger.embryos.values() {
+            if ends.peer_port == 0 {
+                addresses.children.entry((ends.netns, ends.local_port)).or_default().push(ends.sock);
+            } else {
+                addresses.named.entry(Tuple::of(ends)).or_default().push(ends.sock);
+            }
+        }
+        addresses
     }
 
     /// Takes the socket with these ends. Several listeners can share theirs: which is which makes no difference.
@@ -56,12 +69,15 @@ impl Addresses {
         if let Some(sock) = self.pop(tuple) {
             return Some(Match::Address(sock));
         }
-        // The kernel chooses the port of a client after the transition to SYN_SENT.
-        let unbound = Tuple { local_port: 0, ..tuple };
-        (state == State::SynSent).then(|| self.pop(unbound)).flatten().map(Match::Alike)
+        match state {
+            State::Listen => None,
+            // The kernel chooses the port of a client after the transition to SYN_SENT.
+            State::SynSent => self.pop(Tuple { local_port: 0, ..tuple }).map(Match::Alike),
+            _ => self.children.get_mut(&(ends.netns, ends.local_port))?.pop().map(Match::Child),
+        }
     }
 
     fn pop(&mut self, tuple: Tuple) -> Option<u64> {
-        self.0.get_mut(&tuple)?.pop()
+        self.named.get_mut(&tuple)?.pop()
     }
 }

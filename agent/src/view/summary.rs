@@ -152,7 +152,7 @@ fn rates(text: &mut String, before: &Status, now: &Status) {
         rate(|status| status.totals.failures.iter().flat_map(|failures| failures.values()).sum()),
         rate(|status| status.totals.ended.iter().sum()),
         rate(|status| status.totals.transitions_sum()),
-        rate(|status| status.totals.retransmits_data),
+        rate(|status| status.totals.retransmits_data.iter().sum()),
         rate(|status| status.totals.retransmits_syn),
         rate(|status| status.totals.retransmits_syn_ack),
         rate(|status| status.totals.resets_received),

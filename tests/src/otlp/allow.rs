@@ -54,6 +54,7 @@ pub const TELEMETRY: &[&str] = &[
     "network.tcp.retransmits",
     "network.tcp.rtt.deviation",
     "network.tcp.rtt.smoothed",
+    "network.tcp.retransmit.type",
     "network.tcp.segment.type",
     "network.tcp.segments",
     "network.tcp.segs_in",

@@ -137,8 +137,9 @@ pub const CATALOGUE: &[Metric] = &[
     histogram(CONNECTION_DURATION, &["network.tcp.handshake.role", "network.connection.end"], CONNECTION_BOUNDS,
         "Time from the first event of a connection to its end, where both were seen."),
     counter("system.network.tcp.retransmits", "{segment}",
-        &["network.tcp.segment.type"], read::retransmits,
-        "Segments sent again, counted as the kernel's RetransSegs."),
+        &["network.tcp.segment.type", "network.tcp.retransmit.type"], read::retransmits,
+        "Segments sent again, counted as the kernel's RetransSegs, by what and why: `timeout` (with all that it declared lost), `fast` \
+         (TCPFastRetrans), `tail_loss_probe`; absent where the kernel's types are not known."),
     counter("system.network.tcp.resets", "{reset}",
         &["network.io.direction", "network.tcp.reset.reason", "synfin.reset.socket"], read::resets,
         "RSTs. Those sent include answers to segments that belong to no socket (`synfin.reset.socket` false), so that \

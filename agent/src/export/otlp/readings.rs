@@ -6,7 +6,7 @@ use opentelemetry::KeyValue;
 use synfin_common::event::NO_REASON;
 
 use super::queue::Counts;
-use crate::event::{Direction, EventKind, State};
+use crate::event::{Cause, Direction, EventKind, State};
 use crate::health::{Cost, roll_up};
 use crate::ledger::{End, Role, Side};
 use crate::status::Status;
@@ -83,11 +83,18 @@ pub(super) fn ended(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
 
 pub(super) fn retransmits(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     let totals = &snapshot.status.totals;
-    let rows =
-        [("data", totals.retransmits_data), ("syn", totals.retransmits_syn), ("syn_ack", totals.retransmits_syn_ack)];
-    for (kind, count) in rows {
-        point(count, &[pair("network.tcp.segment.type", kind)]);
+    let mut tell = |kind, cause: Option<Cause>, count| {
+        let mut attributes = vec![pair("network.tcp.segment.type", kind)];
+        attributes.extend(cause.map(|cause| pair("network.tcp.retransmit.type", cause.name())));
+        point(count, &attributes);
+    };
+    for cause in Cause::ALL {
+        tell("data", Some(cause), totals.retransmits_data[cause.index()]);
     }
+    tell("data", None, totals.retransmits_data[Cause::ALL.len()]);
+    // Their timers alone send them again.
+    tell("syn", Some(Cause::Timeout), totals.retransmits_syn);
+    tell("syn_ack", Some(Cause::Timeout), totals.retransmits_syn_ack);
 }
 
 pub(super) fn resets(snapshot: &Snapshot, point: &mut Points<'_, u64>) {

@@ -6,7 +6,7 @@ use super::stage::Stage;
 use crate::event::State::{
     CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived, SynSent,
 };
-use crate::event::{Event, State};
+use crate::event::{Cause, Event, State};
 use crate::ledger::{End, Role, Side};
 
 /// The life without its entries into these states.
@@ -63,7 +63,7 @@ fn what_is_heard_of_an_unknown_socket_without_a_change_of_state_tracks_nothing()
     life.steps.drain(..2);
     stage.play(life);
     let totals = stage.ledger.totals();
-    assert_eq!((totals.retransmits_data, totals.resets_received), (1, 1));
+    assert_eq!((totals.retransmits_data[Cause::Timeout.index()], totals.resets_received), (1, 1));
     assert_eq!((totals.unknown_connections, totals.missed_closes), (0, 0));
     assert!(stage.ledger.is_empty());
 }

@@ -246,6 +246,23 @@ fn a_listing_without_addresses_finds_what_has_no_cookie() {
 }
 
 #[test]
+fn a_listing_without_addresses_takes_a_child_for_that_of_an_embryo() {
+    let mut stage = Stage::new(10);
+    let (mut one, two) = (accepted(2), accepted(4));
+    let truth = [(unplaced(ends(&one)), Established), (unplaced(ends(&two)), Established)];
+    // Of one its birth is told, without a peer, as kernels do that; of the other nothing.
+    if let Some(Event::Transition(birth)) = one.steps.front_mut().map(|step| &mut step.event) {
+        (birth.ends.peer_port, birth.ends.peer) = (0, [0; 16]);
+    }
+    stage.play_to(&mut one, SynReceived);
+    let corrections = stage.census(&truth);
+    assert_eq!(corrections, Corrections { adopted: 1, stale: 1, ..Corrections::default() });
+    assert_eq!((stage.tracked(SynReceived), stage.tracked(Established)), (0, 2));
+    assert_eq!(stage.census(&truth), Corrections::default());
+    assert!(stage.ledger.table.all().all(|connection| !connection.birth_seen), "which is which is not known");
+}
+
+#[test]
 fn clients_without_a_port_are_not_taken_for_each_other() {
     let mut stage = Stage::new(10);
     let (mut one, mut two) = (opened(2).blind(), opened(4).blind());

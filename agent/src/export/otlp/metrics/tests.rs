@@ -109,7 +109,7 @@ fn full() -> Status {
     status.totals.ended = std::array::from_fn(|_| next());
     status.totals.time_wait = std::array::from_fn(|_| next());
     status.totals.retransmits_syn = next();
-    status.totals.retransmits_data = next();
+    status.totals.retransmits_data = std::array::from_fn(|_| next());
     status.totals.retransmits_syn_ack = next();
     status.totals.resets_received = next();
     status.totals.resets_sent = [(0, next()), (1, next())].into();
@@ -206,7 +206,7 @@ fn what_is_exported_is_what_the_status_says() {
         totals.failures[1]["timed_out"] as f64
     );
     assert_eq!(
-        point("system.network.tcp.retransmits", "network.tcp.segment.type=syn_ack"),
+        point("system.network.tcp.retransmits", "network.tcp.retransmit.type=timeout,network.tcp.segment.type=syn_ack"),
         totals.retransmits_syn_ack as f64
     );
     let sent = "network.io.direction=transmit";
