@@ -1,7 +1,8 @@
 //! A wire between two namespaces that a test can cut, or hold packets on.
 //!
 //! Two TUN devices, and a thread that carries packets from one to the other. Each TCP segment is put before the test's
-//! rule, so that "both FINs crossed" or "the third ACK was lost" is made, not hoped for.
+//! rule, so that "both FINs crossed" or "the third ACK was lost" is made, not hoped for. It can also be a middlebox that
+//! gives each side other sequence numbers than the other one uses.
 
 use std::{
     fmt,
@@ -18,7 +19,7 @@ use std::{
 use anyhow::Result;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::{deadline, netns::Netns, tun};
+use crate::{deadline, netns::Netns, rewrite, tun};
 
 /// The two ends of a wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,8 @@ struct Control {
     held: Vec<(End, Vec<u8>)>,
     dropped: u64,
     ends: [File; 2],
+    /// Added to the sequence numbers of each end on their way.
+    shifts: [u32; 2],
 }
 
 /// A running wire; dropping it cuts it.
@@ -81,8 +84,13 @@ impl Wire {
     pub fn new(client: &Netns, server: &Netns) -> Result<Self> {
         let ends = [connect(client, 0)?, connect(server, 1)?];
         let readers = [ends[0].try_clone()?, ends[1].try_clone()?];
-        let control =
-            Arc::new(Mutex::new(Control { rule: Box::new(|_| Fate::Pass), held: Vec::new(), dropped: 0, ends }));
+        let control = Arc::new(Mutex::new(Control {
+            rule: Box::new(|_| Fate::Pass),
+            held: Vec::new(),
+            dropped: 0,
+            ends,
+            shifts: [0; 2],
+        }));
         let stop = Arc::new(AtomicBool::new(false));
         let carrier = thread::Builder::new().name("wire".to_owned()).spawn({
             let (control, stop) = (Arc::clone(&control), Arc::clone(&stop));
@@ -96,6 +104,13 @@ impl Wire {
         let mut control = lock(&self.control);
         control.rule = Box::new(rule);
         control.dropped = 0;
+    }
+
+    /// From now on adds `client` and `server` to the sequence numbers of these ends, and takes it away from what the other end
+    /// acknowledges, as firewalls do that do not trust a host's initial numbers. SACK blocks stay as they are: ends that lose
+    /// nothing send none.
+    pub fn rewrite(&self, client: u32, server: u32) {
+        lock(&self.control).shifts = [client, server];
     }
 
     /// Delivers what was held, in the order sent and before anything newer, and lets everything pass from now on.
@@ -139,11 +154,18 @@ impl Control {
     }
 
     fn deliver(&mut self, from: End, packet: &[u8]) -> Result<()> {
-        let to = match from {
-            End::Client => 1,
-            End::Server => 0,
+        let (from, to) = match from {
+            End::Client => (0, 1),
+            End::Server => (1, 0),
         };
-        Ok(self.ends[to].write_all(packet)?)
+        if self.shifts == [0; 2] {
+            return Ok(self.ends[to].write_all(packet)?);
+        }
+        let mut packet = packet.to_vec();
+        if let Some((header, _)) = tcp(&packet) {
+            rewrite::shift(&mut packet[header..], self.shifts[from], self.shifts[to]);
+        }
+        Ok(self.ends[to].write_all(&packet)?)
     }
 }
 
@@ -180,8 +202,9 @@ fn carry(mut readers: [File; 2], control: &Mutex<Control>, stop: &AtomicBool) {
     }
 }
 
-fn parse(from: End, packet: &[u8]) -> Option<Segment> {
-    let (header, total) = match packet.first()? >> 4 {
+/// Where a packet's TCP header begins and its data end.
+fn tcp(packet: &[u8]) -> Option<(usize, usize)> {
+    Some(match packet.first()? >> 4 {
         4 if packet.get(9) == Some(&6) => {
             let total = u16::from_be_bytes([*packet.get(2)?, *packet.get(3)?]);
             (usize::from(packet[0] & 15) * 4, usize::from(total))
@@ -190,7 +213,11 @@ fn parse(from: End, packet: &[u8]) -> Option<Segment> {
             (40, 40 + usize::from(u16::from_be_bytes([*packet.get(4)?, *packet.get(5)?])))
         }
         _ => return None,
-    };
+    })
+}
+
+fn parse(from: End, packet: &[u8]) -> Option<Segment> {
+    let (header, total) = tcp(packet)?;
     let tcp = packet.get(header..total)?;
     let payload = tcp.len().checked_sub(usize::from(*tcp.get(12)? >> 4) * 4)?;
     let flags = *tcp.get(13)?;

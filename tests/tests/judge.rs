@@ -111,12 +111,13 @@ fn right_spans_pass() -> Result<()> {
 #[test]
 fn wrong_spans_are_rejected() -> Result<()> {
     type Spoil = fn(&mut Span);
-    let spoilt: [(&str, Spoil); 17] = [
+    let spoilt: [(&str, Spoil); 18] = [
         ("trace id: 8 bytes", |span| span.trace_id.truncate(8)),
         ("trace id: all zeroes", |span| span.trace_id.fill(0)),
         ("span id: 16 bytes", |span| span.span_id = vec![1; 16]),
         ("span id: all zeroes", |span| span.span_id.fill(0)),
         ("own parent", |span| span.parent_span_id.clone_from(&span.span_id)),
+        ("parent is remote", |span| (span.parent_span_id, span.flags) = (Vec::new(), 0x303)),
         ("no name", |span| span.name.clear()),
         ("kind Unspecified", |span| span.kind = 0),
         ("kind Producer", |span| span.kind = 4),

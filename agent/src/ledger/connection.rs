@@ -184,7 +184,7 @@ pub struct Connection {
     /// Kernel reason of the last RST sent.
     pub reset_reason: Option<u32>,
     /// Initial sequence numbers as both ends know them at ESTABLISHED: (`snd_una`, `rcv_nxt`) of the client, which the
-    /// server sees as (`rcv_nxt`, `snd_una`).
+    /// server sees as (`rcv_nxt`, `snd_una`). Unknown after a fast open with data, which moves them.
     pub sequence_pair: Option<(u32, u32)>,
     /// The kernel's measures, latest first.
     pub measures: Option<Measures>,

@@ -1,7 +1,7 @@
 //! The course of a connection: which transition may come next, and what each one tells.
 
 use super::connection::{Connection, Role, Side};
-use crate::event::{Ends, State, Transition};
+use crate::event::{Ends, Measures, State, Transition};
 
 /// Whether a connection in `state` may go from `old` to `new` next, if need be after transitions that were lost. A
 /// connection never goes back nor from one way of closing to the other: what does not fit belongs to a later one on the same
@@ -73,12 +73,22 @@ pub(super) fn note(connection: &mut Connection, event: &Transition) {
     }
     if new == State::Established {
         // Without a role nobody can say which number is the client's.
-        connection.sequence_pair = match (connection.role, event.measures) {
-            (Some(Role::Client), Some(measures)) => Some((measures.snd_una, measures.rcv_nxt)),
-            (Some(Role::Server), Some(measures)) => Some((measures.rcv_nxt, measures.snd_una)),
-            _ => None,
-        };
+        let known = connection.role.zip(event.measures);
+        connection.sequence_pair = known.and_then(|(role, measures)| sequence_pair(role, &measures));
     }
+}
+
+/// The client's and the server's first sequence number at ESTABLISHED, if the other end knows the same two.
+///
+/// Not if data came before (fast open): data in the SYN have moved the client's number, and an answer to them may have moved
+/// the server's, on one end by more than on the other. And not if the kernel's types did not tell where the numbers are.
+fn sequence_pair(role: Role, measures: &Measures) -> Option<(u32, u32)> {
+    let Measures { snd_una, rcv_nxt, bytes_acked, bytes_received, .. } = *measures;
+    let (pair, of_handshake) = match role {
+        Role::Client => ((snd_una, rcv_nxt), 1), // the kernel counts its SYN as a byte acknowledged
+        Role::Server => ((rcv_nxt, snd_una), 0),
+    };
+    (bytes_acked <= of_handshake && bytes_received == 0 && pair != (0, 0)).then_some(pair)
 }
 
 /// Who sent the first FIN of a connection that is, or was, in this state.

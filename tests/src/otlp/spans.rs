@@ -1,7 +1,7 @@
 //! Judges one span.
 
 use anyhow::{Context as _, Result, ensure};
-use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
+use opentelemetry_proto::tonic::trace::v1::{Span, SpanFlags, span::SpanKind, status::StatusCode};
 
 use super::{
     allow,
@@ -16,6 +16,8 @@ pub fn check(span: &Span) -> Result<()> {
         id(&span.parent_span_id, 8).context("parent span id")?;
         ensure!(span.parent_span_id != span.span_id, "it is its own parent");
     }
+    let remote = span.flags & SpanFlags::ContextIsRemoteMask as u32 != 0;
+    ensure!(!remote || !span.parent_span_id.is_empty(), "its parent is remote, and it has none");
     ensure!(!span.name.is_empty(), "no name");
     let kind = SpanKind::try_from(span.kind).context("kind")?;
     ensure!(

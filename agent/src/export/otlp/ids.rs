@@ -2,8 +2,9 @@
 //!
 //! At ESTABLISHED both kernels know the same two numbers: where the client's bytes begin and where the server's do.
 //! Neither NAT nor routing changes them, so agents on two hosts put their halves of a connection into one trace without
-//! talking to each other. What changes on the way (addresses, ports) must not enter the hash. Middleboxes that rewrite
-//! sequence numbers, and connections whose handshake was not seen, get ids that join nothing.
+//! talking to each other. What changes on the way (addresses, ports) must not enter the hash. Connections whose handshake
+//! was not seen or carried data (fast open) get random ids; behind a middlebox that rewrites sequence numbers each end
+//! hashes numbers that no other end has. Either way the ids join nothing: docs/ARCHITECTURE.md, "Two ends, one trace".
 //!
 //! **The ids are a contract between versions**: agents of different releases watch the same connection. The hash is
 //! SipHash-2-4 with the keys below over the client's and the server's number as big-endian 32-bit integers, in this

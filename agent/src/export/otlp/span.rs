@@ -1,7 +1,7 @@
 //! A connection as a span: what a span contains is said here, once, and visited by whoever makes something of it
 //! ([`encode`] bytes, the tests OpenTelemetry's own types).
 
-use opentelemetry::trace::{SpanKind, TraceFlags};
+use opentelemetry::trace::{SpanId, SpanKind, TraceFlags};
 
 use super::ids::{Ids, TraceStates};
 use crate::clock::Offset;
@@ -45,7 +45,7 @@ const FLAGS: TraceFlags = TraceFlags::new(0x03);
 pub struct Head<'a> {
     /// Its place in the traces.
     pub ids: Ids,
-    /// Whether the parent, if there is one, is another agent's.
+    /// Whether there is a parent: it may be another agent's.
     pub remote_parent: bool,
     /// Flags of the trace context.
     pub flags: TraceFlags,
@@ -96,7 +96,7 @@ pub fn describe(ended: &Ended, states: &TraceStates, status: &Status, to: &mut i
     let error = end.error_type(connection.errno);
     to.head(&Head {
         ids: *ids,
-        remote_parent: connection.role == Some(Role::Server),
+        remote_parent: ids.parent != SpanId::INVALID,
         flags: FLAGS,
         trace_state: if ended.is_abnormal() { &states.always } else { &states.sampled },
         name: name(connection.role),

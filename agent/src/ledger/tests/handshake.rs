@@ -2,7 +2,7 @@
 
 use super::life::{first, path, told};
 use super::scenarios::{self, Scenario};
-use super::script::{PORT, SECOND, SOON, client_port, task};
+use super::script::{Life, PORT, SECOND, SOON, client_port, task};
 use super::stage::Stage;
 use crate::event::State::{Closed, Closing, Established, FinWait1, FinWait2, SynReceived, SynSent};
 use crate::ledger::Role;
@@ -50,6 +50,19 @@ fn both_ends_agree_on_the_sequence_numbers() {
     let pair = |at: usize| stage.only(lives[at].cookie).connection.sequence_pair;
     assert_eq!(pair(0), Some((1002, 2002)));
     assert_eq!(pair(0), pair(1));
+}
+
+#[test]
+fn data_before_the_handshake_is_done_leave_no_pair_that_both_ends_know() {
+    let (stage, lives) = told(scenarios::fast_open, 2);
+    let pair = |at: usize| stage.only(lives[at].cookie).connection.sequence_pair;
+    assert_eq!((pair(0), pair(1)), (None, None));
+    for (server, received, acknowledged) in [(false, 0, 1), (true, 1, 0), (true, 0, 1)] {
+        let mut life = if server { Life::server(2).softirq(SynReceived) } else { scenarios::connecting(2) };
+        life = life.early(received, acknowledged).softirq(Established);
+        let mut stage = Stage::new(10);
+        assert_eq!(stage.play_to(&mut life, Established).sequence_pair, None, "{server} {received} {acknowledged}");
+    }
 }
 
 #[test]

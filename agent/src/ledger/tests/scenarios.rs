@@ -222,10 +222,10 @@ pub(super) fn bound_only(id: u32) -> Vec<Life> {
     vec![Life::client(id).destroy()]
 }
 
-/// The child is born at the SYN and waits for the handshake.
+/// The child is born at a SYN with data, waits for the handshake, and answers meanwhile.
 pub(super) fn fast_open(id: u32) -> Vec<Life> {
-    let server = Life::server(id).softirq(SynReceived).after(20 * SECOND).softirq(Established);
-    vec![closes_second(opened(id)), closes_first(server)]
+    let server = Life::server(id).softirq(SynReceived).early(5, 6).after(20 * SECOND).softirq(Established);
+    vec![closes_second(connecting(id).early(0, 5).softirq(Established)), closes_first(server)]
 }
 
 /// Nobody answers the SYN-ACK.

@@ -69,6 +69,8 @@ pub(super) struct Life {
     errno: u16,
     fin_received: bool,
     orphan: bool,
+    /// Bytes of the other end, and own ones acknowledged, before ESTABLISHED.
+    early: (u64, u64),
     owner: Task,
     cgroup: u64,
     after_ns: u64,
@@ -129,6 +131,7 @@ impl Life {
             errno: 0,
             fin_received: false,
             orphan: false,
+            early: (0, 0),
             owner: task(100 + id),
             cgroup: 42,
             after_ns: SOON,
@@ -187,8 +190,10 @@ impl Life {
         let client = self.role == Role::Client;
         let number = |of_client: bool| if of_client { 1000 } else { 2000 } + self.number();
         let measures = matches!(new, State::Established | State::Closed).then(|| Measures {
-            snd_una: number(client),
-            rcv_nxt: number(!client),
+            snd_una: number(client).wrapping_add(self.early.1 as u32),
+            rcv_nxt: number(!client).wrapping_add(self.early.0 as u32),
+            bytes_received: self.early.0,
+            bytes_acked: self.early.1 + u64::from(client), // the SYN counts
             ..Measures::default()
         });
         self.state = new;
@@ -218,6 +223,12 @@ impl Life {
     /// A change of state by a segment or a timer: any task may be current.
     pub(super) fn softirq(self, new: State) -> Self {
         self.transition(new, stranger(), false)
+    }
+
+    /// Data came before the handshake was done: so much from the other end, so much of its own was acknowledged.
+    pub(super) const fn early(mut self, received: u64, acknowledged: u64) -> Self {
+        self.early = (received, acknowledged);
+        self
     }
 
     /// The socket is in other hands (fork).

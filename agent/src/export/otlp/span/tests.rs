@@ -108,6 +108,12 @@ fn a_client_that_closed_first() {
 }
 
 #[test]
+fn a_server_that_knows_no_pair_has_no_parent() {
+    let span = made(Connection { sequence_pair: None, ..server() }, End::Closed);
+    assert_eq!((span.parent_span_id, span.parent_span_is_remote), (SpanId::INVALID, false));
+}
+
+#[test]
 fn both_ends_are_one_trace_with_the_client_as_parent() {
     let (client, server) = (made(client(), End::TimeWait), made(server(), End::Closed));
     assert_eq!(server.span_context.trace_id(), client.span_context.trace_id());
