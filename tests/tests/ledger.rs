@@ -214,7 +214,7 @@ fn met(rung: &str, source: &str) -> Result<()> {
         let adopted = corrections(judge, "adopted");
         ensure!((1.0..=601.0).contains(&adopted), "{adopted} adopted");
         let missed = corrections(judge, "missed_close");
-        ensure!(missed < 0.5, "{missed} closes missed, though nothing has closed");
+        ensure!(missed < 0.5, "{missed} closes missed, though nothing has closed: {:?}", judge.spans);
         Ok(())
     })?;
     synfin.terminate()?;

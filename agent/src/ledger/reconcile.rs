@@ -117,11 +117,8 @@ impl Ledger {
                         self.sight(slot);
                     }
                 }
-                Some(Match::Child(sock)) => {
-                    // Its age is that of one of its siblings: not known.
-                    if let Some(embryo) = self.embryos.get_mut(&sock) {
-                        embryo.birth_seen = false;
-                    }
+                Some(Match::Grown(sock)) => {
+                    self.doubt_birth(sock, socket.time_ns);
                     let ends = Ends { sock, ..socket.ends };
                     self.compare_one(&Socket { ends, ..*socket }, owners);
                 }
@@ -131,6 +128,18 @@ impl Ledger {
                 }
                 None => self.compare_one(socket, owners),
             }
+        }
+    }
+
+    /// The birth that was seen may be that of another socket than the one at this address that was listed at `time_ns`.
+    fn doubt_birth(&mut self, sock: u64, time_ns: u64) {
+        let connection = match self.table.find_address(sock) {
+            Some(slot) => Some(self.table.get_mut(slot)),
+            None => self.embryos.get_mut(&sock),
+        };
+        if let Some(connection) = connection.filter(|connection| connection.last_ns.saturating_add(SETTLE_NS) < time_ns)
+        {
+            connection.birth_seen = false;
         }
     }
 

@@ -30,9 +30,9 @@ pub(super) enum Match {
     Address(u64),
     /// One of several that are alike as far as is known: the one at this address or another.
     Alike(u64),
-    /// A child of a listener whose embryo lies at this address, or of which nothing was heard while its sibling lies there: at its birth
-    /// the kernel has not given it a peer yet.
-    Child(u64),
+    /// The same, and what was heard last of the one at this address is older than its present state: at its birth the kernel had not yet
+    /// given a child its peer, or a client its port.
+    Grown(u64),
 }
 
 /// Sockets of the ledger that are known by address alone and have not been met by the comparison under way.
@@ -69,12 +69,17 @@ impl Addresses {
         if let Some(sock) = self.pop(tuple) {
             return Some(Match::Address(sock));
         }
+        // The kernel chooses the port of a client after the transition to SYN_SENT.
+        let client = Tuple { local_port: 0, ..tuple };
         match state {
             State::Listen => None,
-            // The kernel chooses the port of a client after the transition to SYN_SENT.
-            State::SynSent => self.pop(Tuple { local_port: 0, ..tuple }).map(Match::Alike),
-            _ => self.children.get_mut(&(ends.netns, ends.local_port))?.pop().map(Match::Child),
+            State::SynSent => self.pop(client).map(Match::Alike),
+            _ => self.child(ends).or_else(|| self.pop(client)).map(Match::Grown),
         }
+    }
+
+    fn child(&mut self, ends: &Ends) -> Option<u64> {
+        self.children.get_mut(&(ends.netns, ends.local_port))?.pop()
     }
 
     fn pop(&mut self, tuple: Tuple) -> Option<u64> {

@@ -263,6 +263,17 @@ fn a_listing_without_addresses_takes_a_child_for_that_of_an_embryo() {
 }
 
 #[test]
+fn a_listing_without_addresses_finds_a_client_whose_port_no_event_has_told() {
+    let mut stage = Stage::new(10);
+    let mut life = opened(2).blind();
+    let listed = Ends { cookie: life.cookie, ..unplaced(ends(&life)) };
+    stage.play_to(&mut life, SynSent);
+    assert_eq!(stage.census(&[(listed, Established)]), Corrections { stale: 1, ..Corrections::default() });
+    assert_eq!((stage.tracked(SynSent), stage.tracked(Established)), (0, 1));
+    assert_eq!(stage.census(&[(listed, Established)]), Corrections::default());
+}
+
+#[test]
 fn clients_without_a_port_are_not_taken_for_each_other() {
     let mut stage = Stage::new(10);
     let (mut one, mut two) = (opened(2).blind(), opened(4).blind());
