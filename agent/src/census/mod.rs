@@ -158,11 +158,17 @@ impl Socket {
     /// Nanoseconds since data was sent or received last, or since it was established without any: it is at least as old as that. None where no
     /// data can have been yet, and of what is no full connection.
     pub fn quiet_ns(&self) -> Option<u64> {
-        // Until the handshake is done the kernel's times are those of another connection, or zero.
-        if matches!(self.state, State::SynSent | State::SynReceived) {
-            return None;
-        }
-        Some(self.sent_ago_ns?.min(self.received_ago_ns?))
+        self.has_data_times().then_some(self.sent_ago_ns?.min(self.received_ago_ns?))
+    }
+
+    /// Nanoseconds for which it has been established at least: since the first of the two, data sent last and data received last.
+    pub fn established_ago_ns(&self) -> Option<u64> {
+        self.has_data_times().then_some(self.sent_ago_ns?.max(self.received_ago_ns?))
+    }
+
+    /// Until the handshake is done the kernel's times are those of another connection, or zero.
+    const fn has_data_times(&self) -> bool {
+        !matches!(self.state, State::SynSent | State::SynReceived)
     }
 
     /// Seconds that its TIME_WAIT has lasted, since it began or a segment of the peer began it anew. None for all others, whose age no table tells.

@@ -42,6 +42,8 @@ pub(super) struct Comparison {
     began_ns: u64,
     corrections: Corrections,
     gone: Gone,
+    /// Embryos that were met without an address.
+    embryos: HashSet<u64>,
 }
 
 /// Sockets whose connections have left the ledger since the comparison began.
@@ -80,6 +82,10 @@ impl Comparison {
         }
     }
 
+    pub(super) fn has_met(&self, embryo: u64) -> bool {
+        self.embryos.contains(&embryo)
+    }
+
     fn is_gone(&self, ends: &Ends) -> bool {
         let Gone { keys, addresses, tuples } = &self.gone;
         match (ends.cookie, ends.sock) {
@@ -94,8 +100,12 @@ impl Ledger {
     /// Begins a comparison with a listing that begins after `now_ns`. A comparison that is under way is given up.
     pub fn begin_comparison(&mut self, now_ns: u64) {
         self.generation = self.generation.wrapping_add(1);
-        self.comparison =
-            Some(Comparison { began_ns: now_ns, corrections: Corrections::default(), gone: Gone::default() });
+        self.comparison = Some(Comparison {
+            began_ns: now_ns,
+            corrections: Corrections::default(),
+            gone: Gone::default(),
+            embryos: HashSet::new(),
+        });
     }
 
     /// Gives up the comparison that is under way, e.g. because the listing failed. What was put right stays.
@@ -117,10 +127,13 @@ impl Ledger {
                         self.sight(slot);
                     }
                 }
-                Some(Match::Grown(sock)) => {
-                    self.doubt_birth(sock, socket.time_ns);
-                    let ends = Ends { sock, ..socket.ends };
-                    self.compare_one(&Socket { ends, ..*socket }, owners);
+                Some(Match::Embryo(sock)) => {
+                    if let Some(embryo) = self.embryos.get_mut(&sock) {
+                        embryo.last_ns = embryo.last_ns.max(socket.time_ns);
+                    }
+                    if let Some(comparison) = &mut self.comparison {
+                        comparison.embryos.insert(sock);
+                    }
                 }
                 Some(Match::Address(sock)) => {
                     let ends = Ends { sock, ..socket.ends };
@@ -128,18 +141,6 @@ impl Ledger {
                 }
                 None => self.compare_one(socket, owners),
             }
-        }
-    }
-
-    /// The birth that was seen may be that of another socket than the one at this address that was listed at `time_ns`.
-    fn doubt_birth(&mut self, sock: u64, time_ns: u64) {
-        let connection = match self.table.find_address(sock) {
-            Some(slot) => Some(self.table.get_mut(slot)),
-            None => self.embryos.get_mut(&sock),
-        };
-        if let Some(connection) = connection.filter(|connection| connection.last_ns.saturating_add(SETTLE_NS) < time_ns)
-        {
-            connection.birth_seen = false;
         }
     }
 
@@ -273,7 +274,7 @@ impl Ledger {
             }
         }
         // It was there when it last sent or received something.
-        let quiet = socket.sent_ago_ns.max(socket.received_ago_ns).unwrap_or(0);
+        let quiet = socket.established_ago_ns().unwrap_or(0);
         let mut connection = Connection::new(ends, socket.state, socket.time_ns);
         connection.role = accepted.then_some(Role::Server);
         connection.first_ns = socket.time_ns.saturating_sub(quiet);

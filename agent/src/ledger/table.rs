@@ -86,6 +86,11 @@ impl Table {
         if self.addressed == 0 { None } else { self.find(address(sock)) }
     }
 
+    /// Places of the connections that are known by nothing better than their address, in no order.
+    pub(super) fn addressed(&self) -> impl Iterator<Item = Slot> {
+        self.index.iter().filter(|(key, _)| **key >> 63 == 1).map(|(_, at)| Slot(*at))
+    }
+
     /// Whether any connection is known by nothing better than its address.
     pub(super) const fn has_addressed(&self) -> bool {
         self.addressed > 0

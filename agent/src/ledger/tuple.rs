@@ -3,6 +3,7 @@
 
 use hashbrown::HashMap;
 
+use super::table::Slot;
 use super::{Connection, Ledger};
 use crate::event::{Ends, State};
 
@@ -30,37 +31,45 @@ pub(super) enum Match {
     Address(u64),
     /// One of several that are alike as far as is known: the one at this address or another.
     Alike(u64),
-    /// The same, and what was heard last of the one at this address is older than its present state: at its birth the kernel had not yet
-    /// given a child its peer, or a client its port.
-    Grown(u64),
+    /// A child of a listener, which has as many embryos: the one at this address or another.
+    Embryo(u64),
 }
 
 /// Sockets of the ledger that are known by address alone and have not been met by the comparison under way.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
     named: HashMap<Tuple, Vec<u64>>,
-    /// Embryos without a peer, by namespace and port of their listener.
-    children: HashMap<(u32, u16), Vec<u64>>,
+    /// Embryos by namespace and port of their listener: at its birth the kernel has not given a child its peer.
+    births: HashMap<(u32, u16), Vec<u64>>,
 }
 
 impl Addresses {
+    /// Walks the whole ledger, if it is to be walked at all.
     pub(super) fn of(ledger: &Ledger) -> Self {
         let mut addresses = Self::default();
-        let mut add = |ends: &Ends| addresses.named.entry(Tuple::of(ends)).or_default().push(ends.sock);
-        for slot in ledger.table.slots() {
-            let ends = &ledger.table.get(slot).ends;
-            if ends.cookie == 0 && ledger.table.sighting(slot).generation != ledger.generation {
-                add(ends);
+        let unmet = |slot: &Slot| ledger.table.sighting(*slot).generation != ledger.generation;
+        // Those that have closed wait for their last words and may share their ends with a live one, which is taken first.
+        for closed in [true, false] {
+            for slot in ledger.table.addressed().filter(unmet) {
+                let connection = ledger.table.get(slot);
+                if connection.is_closed() == closed {
+                    addresses.add(&connection.ends);
+                }
             }
         }
-        for Connection { ends, .. } in ledger.embryos.values() {
-            if ends.peer_port == 0 {
-                addresses.children.entry((ends.netns, ends.local_port)).or_default().push(ends.sock);
-            } else {
-                addresses.named.entry(Tuple::of(ends)).or_default().push(ends.sock);
+        let is_met = |sock| ledger.comparison.as_ref().is_some_and(|comparison| comparison.has_met(sock));
+        for Connection { ends, .. } in ledger.embryos.values().filter(|embryo| !is_met(embryo.ends.sock)) {
+            if ends.peer_port != 0 {
+                addresses.add(ends);
+                continue;
             }
+            addresses.births.entry((ends.netns, ends.local_port)).or_default().push(ends.sock);
         }
         addresses
+    }
+
+    fn add(&mut self, ends: &Ends) {
+        self.named.entry(Tuple::of(ends)).or_default().push(ends.sock);
     }
 
     /// Takes the socket with these ends. Several listeners can share theirs: which is which makes no difference.
@@ -69,17 +78,12 @@ impl Addresses {
         if let Some(sock) = self.pop(tuple) {
             return Some(Match::Address(sock));
         }
-        // The kernel chooses the port of a client after the transition to SYN_SENT.
-        let client = Tuple { local_port: 0, ..tuple };
         match state {
-            State::Listen => None,
-            State::SynSent => self.pop(client).map(Match::Alike),
-            _ => self.child(ends).or_else(|| self.pop(client)).map(Match::Grown),
+            // The kernel chooses the port of a client after the transition to SYN_SENT.
+            State::SynSent => self.pop(Tuple { local_port: 0, ..tuple }).map(Match::Alike),
+            State::SynReceived => self.births.get_mut(&(ends.netns, ends.local_port))?.pop().map(Match::Embryo),
+            _ => None,
         }
-    }
-
-    fn child(&mut self, ends: &Ends) -> Option<u64> {
-        self.children.get_mut(&(ends.netns, ends.local_port))?.pop()
     }
 
     fn pop(&mut self, tuple: Tuple) -> Option<u64> {
