@@ -228,7 +228,7 @@ pub struct Retransmit {
 /// Why a segment was sent again: `network.tcp.retransmit.type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The retransmission timer ran out, or what that has declared lost is sent again (RFC 6298).
+    /// The retransmission timer ran out, or the path's MTU was too large (`tcp_simple_retransmit`), and all that was declared lost then (RFC 6298).
     Timeout,
     /// Duplicate or selective acknowledgements told of a loss (RFC 5681, RFC 8985): the kernel's TCPFastRetrans.
     Fast,

@@ -70,7 +70,7 @@ impl Chosen {
             Self::Iterator => None,
             Self::InetDiag(why) => Some(format!(
                 "by inet_diag ({why}): every socket is copied, ages of half-open connections are unknown, and those of \
-                 listeners that share an address count with one of them"
+                 listeners that share an address count with one of them; namespaces that only an open socket keeps are not found"
             )),
         }
     }

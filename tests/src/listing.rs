@@ -9,6 +9,7 @@ use crate::{
     census::{self, Form},
     netns::Netns,
     ss::Row,
+    state::State,
 };
 
 /// How far two readings of a timer may differ beside what `ss` cuts off: two ticks of the slowest clock of a kernel, 100 Hz.
@@ -67,16 +68,16 @@ pub fn differences(line: &Value, before: &Row, after: &Row) -> Vec<String> {
     let mut rows: Vec<(&str, Option<Value>)> = vec![
         ("network.connection.state", Some(before.state.name().into())),
         ("network.type", Some(before.network().into())),
-        ("synfin.socket.form", Some(form.into())),
+        ("linux.socket.form", Some(form.into())),
         ("synfin.socket.timer", timer.map(|timer| timer.kind.as_str().into())),
     ];
     // Of what is no full socket the kernel knows less, and what it does not know is not told.
     let known = |key: &str| before.form == Form::Full || line.get(key).is_some();
-    let numbers = [
-        ("network.tcp.receive_queue", before.receive_queue),
-        ("network.tcp.send_queue", before.send_queue),
-        ("linux.socket.cookie", before.cookie),
-    ];
+    let (receive, send) = match before.state {
+        State::Listen => ("network.tcp.accept_queue.length", "network.tcp.accept_queue.limit"),
+        _ => ("network.tcp.receive_queue", "network.tcp.send_queue"),
+    };
+    let numbers = [(receive, before.receive_queue), (send, before.send_queue), ("linux.socket.cookie", before.cookie)];
     rows.extend(numbers.into_iter().filter(|(key, _)| known(key)).map(|(key, number)| (key, Some(number.into()))));
     // Without a file the kernel knows no user.
     let has_file = before.inode > 0;

@@ -74,12 +74,22 @@ impl Churn {
         Self { when, courses: BTreeMap::new(), gone: Totals { reused: 0, ended: when.map(|_| 0) } }
     }
 
-    /// Takes in the counters of every namespace that there is; None where they could not be read.
-    pub(super) fn meet(&mut self, counters: impl IntoIterator<Item = (u32, Option<Counters>)>) {
+    /// Takes in the counters of every namespace that is looked at; None where they could not be read. `is_there` tells whether one that is not
+    /// among them still is: then nobody looks any more, and nothing more is known.
+    pub(super) fn meet(
+        &mut self,
+        counters: impl IntoIterator<Item = (u32, Option<Counters>)>,
+        is_there: impl Fn(u32) -> bool,
+    ) {
         let mut before = std::mem::take(&mut self.courses);
         for (netns, counters) in counters {
             let course = before.remove(&netns);
             let course = match (course, counters) {
+                // A counter that has fallen is that of another namespace, which has got the number of one that is gone.
+                (Some(course), Some(counters)) if counters.counted < course.last.counted => {
+                    self.end(&course);
+                    Course { first: counters, last: counters, ended: 0 }
+                }
                 (Some(course), Some(counters)) => course.go_on(counters, self.when),
                 (Some(course), None) => course,
                 (None, Some(counters)) => Course { first: counters, last: counters, ended: 0 },
@@ -87,11 +97,20 @@ impl Churn {
             };
             self.courses.insert(netns, course);
         }
-        for course in before.into_values() {
-            self.gone.reused += course.reused();
-            // What was left went with the namespace.
-            self.gone.ended = self.gone.ended.map(|ended| ended + course.ended + course.last.present);
+        for (netns, course) in before {
+            if is_there(netns) {
+                self.gone.reused += course.reused();
+                self.gone.ended = self.gone.ended.map(|ended| ended + course.ended);
+            } else {
+                self.end(&course);
+            }
         }
+    }
+
+    /// What was left went with the namespace.
+    fn end(&mut self, course: &Course) {
+        self.gone.reused += course.reused();
+        self.gone.ended = self.gone.ended.map(|ended| ended + course.ended + course.last.present);
     }
 
     /// Totals since the first look.
@@ -145,28 +164,43 @@ mod tests {
     #[test]
     fn what_was_made_and_is_not_there_has_ended() {
         let mut churn = Churn::of(Some(When::Made));
-        churn.meet([(1, Some(counters(100, 10, 50)))]);
+        churn.meet([(1, Some(counters(100, 10, 50)))], |_| false);
         assert_eq!(churn.totals(), Totals { reused: 0, ended: Some(0) }, "what was before counts nothing");
         // 20 more, 5 of all were reused, 30 have expired.
-        churn.meet([(1, Some(counters(120, 15, 35))), (2, Some(counters(7, 0, 7)))]);
+        churn.meet([(1, Some(counters(120, 15, 35))), (2, Some(counters(7, 0, 7)))], |_| false);
         assert_eq!(churn.totals(), Totals { reused: 5, ended: Some(30) });
         // One was made between two reads.
-        churn.meet([(1, Some(counters(120, 15, 36))), (2, None)]);
+        churn.meet([(1, Some(counters(120, 15, 36))), (2, None)], |_| false);
         assert_eq!(churn.totals(), Totals { reused: 5, ended: Some(30) }, "a total never falls");
         // A namespace goes, with the minisocks that it had.
-        churn.meet([(1, Some(counters(121, 15, 36)))]);
+        churn.meet([(1, Some(counters(121, 15, 36)))], |_| false);
         assert_eq!(churn.totals(), Totals { reused: 5, ended: Some(37) });
+    }
+
+    #[test]
+    fn a_namespace_that_is_looked_at_no_more_has_not_ended() {
+        let mut churn = Churn::of(Some(When::Made));
+        churn.meet([(1, Some(counters(100, 0, 50)))], |_| false);
+        churn.meet([], |_| true);
+        assert_eq!(churn.totals().ended, Some(0));
+        churn.meet([(1, Some(counters(100, 0, 50)))], |_| false);
+        churn.meet([(1, Some(counters(100, 0, 0)))], |_| false);
+        assert_eq!(churn.totals().ended, Some(50), "each counts once");
+        // Another one by the same number.
+        churn.meet([(1, Some(counters(3, 0, 3)))], |_| false);
+        churn.meet([(1, Some(counters(4, 0, 2)))], |_| false);
+        assert_eq!(churn.totals().ended, Some(52));
     }
 
     #[test]
     fn old_kernels_count_ends_themselves() {
         let mut churn = Churn::of(Some(When::Expired));
-        churn.meet([(1, Some(counters(100, 0, 50)))]);
-        churn.meet([(1, Some(counters(130, 2, 90)))]);
+        churn.meet([(1, Some(counters(100, 0, 50)))], |_| false);
+        churn.meet([(1, Some(counters(130, 2, 90)))], |_| false);
         assert_eq!(churn.totals(), Totals { reused: 2, ended: Some(30) });
         let mut churn = Churn::of(None);
-        churn.meet([(1, Some(counters(100, 0, 50)))]);
-        churn.meet([(1, Some(counters(130, 2, 90)))]);
+        churn.meet([(1, Some(counters(100, 0, 50)))], |_| false);
+        churn.meet([(1, Some(counters(130, 2, 90)))], |_| false);
         assert_eq!(churn.totals(), Totals { reused: 2, ended: None });
     }
 }

@@ -138,7 +138,8 @@ impl Walker {
         self.namespaces.discover();
         let marks: Vec<(u32, Option<Mark>)> =
             self.wanted().into_iter().map(|inode| (inode, self.mark(inode))).collect();
-        self.churn.meet(marks.iter().map(|(inode, mark)| (*inode, mark.map(|mark| mark.minisocks))));
+        let counters = marks.iter().map(|(inode, mark)| (*inode, mark.map(|mark| mark.minisocks)));
+        self.churn.meet(counters, |inode| self.namespaces.get(inode).is_some());
         let all: Vec<_> = marks.iter().map(|(inode, mark)| (*inode, mark.map(|mark| mark.number))).collect();
         let due = cadence.due(&all, began_ns);
         cadence.spent(cpu_time().saturating_sub(start));

@@ -44,7 +44,7 @@ struct SocketBody<'a> {
     inode: u64,
     #[serde(rename = "user.id", skip_serializing_if = "Option::is_none")]
     uid: Option<u32>,
-    #[serde(rename = "synfin.socket.form")]
+    #[serde(rename = "linux.socket.form")]
     form: &'static str,
     #[serde(rename = "synfin.socket.timer", skip_serializing_if = "Option::is_none")]
     timer: Option<&'static str>,
@@ -52,10 +52,14 @@ struct SocketBody<'a> {
     remaining: Option<f64>,
     #[serde(rename = "synfin.socket.unanswered")]
     unanswered: u8,
-    #[serde(rename = "network.tcp.receive_queue")]
-    receive_queue: u32,
-    #[serde(rename = "network.tcp.send_queue")]
-    send_queue: u32,
+    #[serde(rename = "network.tcp.accept_queue.length", skip_serializing_if = "Option::is_none")]
+    accept_queue: Option<u32>,
+    #[serde(rename = "network.tcp.accept_queue.limit", skip_serializing_if = "Option::is_none")]
+    accept_limit: Option<u32>,
+    #[serde(rename = "network.tcp.receive_queue", skip_serializing_if = "Option::is_none")]
+    receive_queue: Option<u32>,
+    #[serde(rename = "network.tcp.send_queue", skip_serializing_if = "Option::is_none")]
+    send_queue: Option<u32>,
     #[serde(rename = "synfin.socket.quiet", skip_serializing_if = "Option::is_none")]
     quiet: Option<f64>,
     #[serde(rename = "synfin.socket.age", skip_serializing_if = "Option::is_none")]
@@ -98,7 +102,7 @@ pub fn lines(
 
 fn body<'a>(socket: &Socket, place: PlaceKeys<'a>, holders: &'a BTreeMap<u64, Vec<Holder>>) -> SocketBody<'a> {
     let ends = &socket.ends;
-    let has_peer = socket.state != State::Listen;
+    let is_listener = socket.state == State::Listen;
     let holders = holders.get(&socket.inode).map(Vec::as_slice).unwrap_or_default();
     let keys = |holder: &'a Holder| HolderKeys { pid: holder.pid, name: &holder.name };
     SocketBody {
@@ -107,8 +111,8 @@ fn body<'a>(socket: &Socket, place: PlaceKeys<'a>, holders: &'a BTreeMap<u64, Ve
         state: socket.state.name(),
         local_address: ends.local_address(),
         local_port: ends.local_port,
-        peer_address: has_peer.then(|| ends.peer_address()),
-        peer_port: has_peer.then_some(ends.peer_port),
+        peer_address: (!is_listener).then(|| ends.peer_address()),
+        peer_port: (!is_listener).then_some(ends.peer_port),
         place,
         cgroup: socket.cgroup,
         cookie: ends.cookie,
@@ -119,8 +123,10 @@ fn body<'a>(socket: &Socket, place: PlaceKeys<'a>, holders: &'a BTreeMap<u64, Ve
         timer: socket.timer.map(|(timer, _)| timer.name()),
         remaining: socket.timer.map(|(_, left)| left),
         unanswered: socket.unanswered,
-        receive_queue: socket.receive_queue,
-        send_queue: socket.send_queue,
+        accept_queue: is_listener.then_some(socket.receive_queue),
+        accept_limit: is_listener.then_some(socket.send_queue),
+        receive_queue: (!is_listener).then_some(socket.receive_queue),
+        send_queue: (!is_listener).then_some(socket.send_queue),
         quiet: socket.quiet_ns().map(|ns| ns as f64 / 1e9),
         age: socket.time_wait_seconds(),
         holder: holders.first().map(keys),
@@ -164,10 +170,7 @@ mod tests {
             assert!(!has(minisock, key), "{key}: {minisock}");
         }
         assert_eq!(minisock["synfin.socket.timer"], "timewait");
-        assert_eq!(
-            (&minisock["synfin.socket.age"], &minisock["synfin.socket.form"]),
-            (&1.0.into(), &"timewait".into())
-        );
+        assert_eq!((&minisock["synfin.socket.age"], &minisock["linux.socket.form"]), (&1.0.into(), &"timewait".into()));
         assert_eq!(end["type"], "census_end");
     }
 }

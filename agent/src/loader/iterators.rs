@@ -1,7 +1,8 @@
 //! Walks over the kernel's socket tables by its own iterators (`iter/tcp`).
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 
 use aya::maps::{Array, HashMap, MapData, MapError};
 use aya::programs::{Iter, ProgramError};
@@ -103,10 +104,11 @@ impl Iterators {
             Ok(()) => SOCKETS[0],
             Err(error) => load(SOCKETS[1], TCP).map(|()| SOCKETS[1]).map_err(|_lean| error)?,
         };
-        // /proc tells the same.
-        let tells_holders = load(HOLDERS, TASK_FILE)
-            .inspect_err(|error| tracing::debug!(%error, "who holds sockets is looked up in /proc"))
-            .is_ok();
+        // /proc tells the same, and by the numbers that processes have where the agent is.
+        let tells_holders = is_first_pid_namespace()
+            && load(HOLDERS, TASK_FILE)
+                .inspect_err(|error| tracing::debug!(%error, "who holds sockets is looked up in /proc"))
+                .is_ok();
         Ok(Self {
             groups: map(&mut ebpf, "GROUPS")?,
             listeners: map(&mut ebpf, "LISTENERS")?,
@@ -151,6 +153,13 @@ impl Iterators {
             bytes.copy_within(whole - kept..whole, 0);
         }
     }
+}
+
+/// Whether the kernel's own numbers of processes are those that this process sees.
+fn is_first_pid_namespace() -> bool {
+    /// `PROC_PID_INIT_INO` of the kernel.
+    const FIRST: u64 = 0xefff_fffc;
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|metadata| metadata.ino() == FIRST)
 }
 
 /// What aya says, in words.

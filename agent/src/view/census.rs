@@ -292,7 +292,7 @@ not counted: namespace 8: no permission
 
 not counted: 11 sockets, because there are too many groups
 
-by inet_diag (old): every socket is copied, ages of half-open connections are unknown, and those of listeners that share an address count with one of them
+by inet_diag (old): every socket is copied, ages of half-open connections are unknown, and those of listeners that share an address count with one of them; namespaces that only an open socket keeps are not found
 ";
         assert_eq!(text, expected, "{text}");
     }

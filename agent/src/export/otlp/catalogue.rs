@@ -138,8 +138,9 @@ pub const CATALOGUE: &[Metric] = &[
         "Time from the first event of a connection to its end, where both were seen."),
     counter("system.network.tcp.retransmits", "{segment}",
         &["network.tcp.segment.type", "network.tcp.retransmit.type"], read::retransmits,
-        "Segments sent again, counted as the kernel's RetransSegs, by what and why: `timeout` (with all that it declared lost), `fast` \
-         (TCPFastRetrans), `tail_loss_probe`; absent where the kernel's types are not known."),
+        "Segments sent again, counted as the kernel's RetransSegs, by what and why: `timeout` (congestion control in the state Loss: \
+         the timer ran out, or the path's MTU was too large, and all that was declared lost then), `fast` (TCPFastRetrans), `tail_loss_probe`; \
+         absent where the kernel's types are not known."),
     counter("system.network.tcp.resets", "{reset}",
         &["network.io.direction", "network.tcp.reset.reason", "synfin.reset.socket"], read::resets,
         "RSTs. Those sent include answers to segments that belong to no socket (`synfin.reset.socket` false), so that \
@@ -152,7 +153,7 @@ pub const CATALOGUE: &[Metric] = &[
     counter("system.network.tcp.time_wait.ended", "{connection}", &[], census::time_wait_ended,
         "Minisocks (TIME_WAIT, and FIN_WAIT_2 without a holder) that went in another way: their time was over, the peer connected anew, \
          their namespace went. By the kernel's TW and TWKilled and what is still there; the kernel does not keep who closed first. \
-         Absent on Linux 5.16 to 6.0, whose counters were not looked at."),
+         Up to Linux 5.15 only those whose time was over or whose namespace went; absent on 5.16 to 6.0, whose counters were not looked at."),
     // The kernel's own tables (census).
     up_down("system.network.connection.count", "{connection}",
         &["network.transport", "network.connection.state", "network.type", "linux.netns.inode", "linux.cgroup.id"],

@@ -259,7 +259,8 @@ impl<L: Line> State<L> {
             self.counts.shutdown += 1;
             return None;
         }
-        if self.waiting() >= self.counts.capacity as usize || self.bytes() >= self.counts.bytes_capacity {
+        // Several small ones may have to go for a large one.
+        while self.waiting() >= self.counts.capacity as usize || self.bytes() >= self.counts.bytes_capacity {
             self.counts.queue_full += 1;
             // The oldest plain one goes first. A plain newcomer never displaces a precious one; and when all that waits
             // is being sent just now, the newcomer goes.
