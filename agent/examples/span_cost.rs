@@ -22,6 +22,7 @@ use rustix::time::{ClockId, clock_gettime};
 use synfin::config::{Compression, Otlp as Settings, Protocol, Signal};
 use synfin::event::{Ends, Measures, State, Task};
 use synfin::export::otlp::Otlp;
+use synfin::export::resource::resource;
 use synfin::ledger::{Connection, End, Role, Side};
 
 const SPANS: usize = 100_000;
@@ -67,7 +68,7 @@ fn main() -> Result<()> {
     let traces = Some(Signal { endpoint, protocol, headers: BTreeMap::new(), timeout, compression });
     let settings =
         Settings { traces, queue: 2 * SPANS, shutdown_timeout: Duration::from_mins(1), ..Settings::default() };
-    let otlp = Otlp::start(&settings, Arc::default(), Arc::default())?;
+    let otlp = Otlp::start(&settings, resource(&settings), Arc::default(), Arc::default())?;
     let connections: Vec<_> = (0..SPANS as u32).map(connection).collect();
 
     let before = (cpu_ns(ClockId::ProcessCPUTime), ALLOCATIONS.load(Ordering::Relaxed));

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::census::Census;
+use crate::distribution::Distributions;
 use crate::event::{EventKind, State};
 use crate::health::Probe;
 use crate::ledger::{Listener, Totals};
@@ -50,6 +51,8 @@ pub struct Status {
     pub missing_namespaces: u64,
     /// Kernel names of reset reasons by number, from its BTF; empty where it has none.
     pub reset_reasons: Arc<[String]>,
+    /// Times of ended connections; None where nobody reads them.
+    pub distributions: Option<Arc<Distributions>>,
     /// How export stands, by signal; empty while nothing is exported.
     pub exports: Vec<Export>,
 }

@@ -24,6 +24,7 @@ pub mod note;
 pub mod otlp;
 pub mod peer;
 pub mod procnet;
+pub mod prometheus;
 pub mod proof;
 pub mod puppet;
 pub mod recording;

@@ -78,6 +78,7 @@ const ROOMS: &[Room] = &[
         Rule { module: "by",         never: CORE_NEVER,     knows: Only(&[]) },
         Rule { module: "mounts",     never: CORE_NEVER,     knows: Only(&[]) },
         Rule { module: "lockdown",   never: CORE_NEVER,     knows: Only(&[]) },
+        Rule { module: "priority",   never: CORE_NEVER,     knows: Only(&[]) },
         Rule { module: "config",     never: SETTINGS_NEVER, knows: Only(&["by", "event", "netns", "probes", "rung", "source"]) },
         Rule { module: "cli",        never: SETTINGS_NEVER, knows: Only(&["by", "config", "event", "logging"]) },
         Rule { module: "exit",       never: SETTINGS_NEVER, knows: Only(&["config", "privileges"]) },
@@ -98,10 +99,12 @@ const ROOMS: &[Room] = &[
         // The core.
         Rule { module: "ledger",     never: CORE_NEVER,     knows: Only(&["census", "clock", "event"]) },
         Rule { module: "tally",      never: CORE_NEVER,     knows: Only(&["event"]) },
-        Rule { module: "status",     never: CORE_NEVER,     knows: Only(&["census", "event", "health", "ledger"]) },
+        Rule { module: "distribution", never: CORE_NEVER,   knows: Only(&["clock", "ledger"]) },
+        Rule { module: "status",     never: CORE_NEVER,     knows: Only(&["census", "distribution", "event", "health", "ledger"]) },
         Rule { module: "loss",       never: CORE_NEVER,     knows: Only(&["event", "health", "probes", "ring", "status"]) },
         // What goes out.
-        Rule { module: "export",     never: OUTPUT_NEVER,   knows: Only(&["by", "census", "clock", "config", "event", "health", "ledger", "owner", "source", "status", "tally"]) },
+        Rule { module: "export",     never: OUTPUT_NEVER,   knows: Only(&["by", "census", "clock", "config", "distribution", "event", "health", "ledger", "owner", "priority", "source", "status", "tally"]) },
+        Rule { module: "http",       never: OUTPUT_NEVER,   knows: Only(&["clock", "export", "health", "priority", "status"]) },
         Rule { module: "view",       never: OUTPUT_NEVER,   knows: Only(&["by", "census", "clock", "event", "health", "ledger", "owner", "source", "status", "tally"]) },
         Rule { module: "doctor",     never: OUTPUT_NEVER,   knows: Only(&["btf", "exit", "health", "loader", "lockdown", "mounts", "netns", "privileges", "source"]) },
         Rule { module: "pipeline",   never: &[],            knows: All },

@@ -14,13 +14,14 @@ struct Needed {
 }
 
 #[rustfmt::skip] // one row, one program, one reason
-const NEEDED: [Needed; 8] = [
+const NEEDED: [Needed; 9] = [
     Needed { program: "bpftrace",  package: "bpftrace" },     // independent witness of transitions
     Needed { program: "bpftool",   package: "bpftool" },      // run counts and times of the programs
     Needed { program: "ip",        package: "iproute2" },     // namespaces, veth, and with it nstat and ss
     Needed { program: "nft",       package: "nftables" },     // drops, NAT
     Needed { program: "nginx",     package: "nginx-light" },  // a real service
     Needed { program: "wrk",       package: "wrk" },          // load on it
+    Needed { program: "promtool",  package: "prometheus" },   // Prometheus' own readers judge /metrics
     Needed { program: "tcpstates", package: "libbpf-tools" }, // compared with in the bench
     Needed { program: "tcplife",   package: "libbpf-tools" }, // the same
 ];
@@ -71,9 +72,11 @@ fn install(packages: &[&str]) -> Result<()> {
     let fix = format!("read apt's words above; the tests need: {names}");
     cmd::run(apt_get().args(["install", "--yes", "--no-install-recommends"]).args(packages), &fix)?;
     drop(no_services);
-    if packages.contains(&"nginx-light") && cmd::on_path("systemctl") {
-        // Nor shall it start with the machine. Without a running systemd there is nothing to disable.
-        drop(cmd::capture(cmd::command("systemctl").args(["disable", "nginx.service"])));
+    for (package, service) in [("nginx-light", "nginx.service"), ("prometheus", "prometheus.service")] {
+        if packages.contains(&package) && cmd::on_path("systemctl") {
+            // Nor shall it start with the machine. Without a running systemd there is nothing to disable.
+            drop(cmd::capture(cmd::command("systemctl").args(["disable", service])));
+        }
     }
     let still = missing_packages(cmd::on_path);
     if !still.is_empty() {
@@ -95,7 +98,7 @@ impl NoServices {
             let text = "#!/bin/sh\n# Made by `cargo xtask setup --tests` while it installs; remove it if you read this.\nexit 101\n";
             std::fs::write(POLICY, text)
                 .and_then(|()| std::fs::set_permissions(POLICY, std::fs::Permissions::from_mode(0o755)))
-                .with_context(|| format!("cannot write {POLICY}, which keeps nginx from starting"))?;
+                .with_context(|| format!("cannot write {POLICY}, which keeps services from starting"))?;
         }
         Ok(Self { ours })
     }

@@ -24,12 +24,14 @@ Examples:
   sudo synfin run
   sudo synfin run --otlp-endpoint http://localhost:4317
   sudo synfin run --otlp-endpoint http://localhost:4318 --otlp-protocol http/protobuf --no-summary
+  sudo synfin run --http 127.0.0.1:9464
   sudo synfin run --netns blue --port 80,443 --duration 5m
   synfin run --print-config > config.yaml
 
 OTLP is off until an endpoint is configured by flag, file or OTEL_EXPORTER_OTLP_ENDPOINT. Over
-HTTP, /v1/traces, /v1/metrics and /v1/logs are appended to it. Every option of the file is
-explained in etc/synfin.example.yaml.";
+HTTP, /v1/traces, /v1/metrics and /v1/logs are appended to it. --http is off until it is given, has
+no password, and tells what docs/METRICS.md lists: a loopback address keeps it to this host. Every
+option of the file is explained in etc/synfin.example.yaml.";
 
 pub(super) const WATCH: &str = "\
 Examples:

@@ -86,7 +86,7 @@ impl GlobalArgs {
 /// Commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the service: a live summary on a terminal, OTLP when an endpoint is configured
+    /// Run the service: a live summary on a terminal, OTLP and HTTP when they are configured
     #[command(after_long_help = help::RUN)]
     Run(RunArgs),
     /// Print each transition, retransmit and reset as it happens
@@ -185,6 +185,9 @@ pub struct RunArgs {
     /// Share of ended connections that become spans, 0 to 1 [default: 1]
     #[arg(long, value_name = "RATIO", help_heading = "OTLP")]
     pub trace_sample_ratio: Option<String>,
+    /// Answer /livez, /readyz and /metrics (Prometheus) at this address, e.g. 127.0.0.1:9464
+    #[arg(long, value_name = "ADDRESS", help_heading = "HTTP")]
+    pub http: Option<String>,
     /// End after this time, e.g. 10s or 5m [default: on SIGINT or SIGTERM]
     #[arg(long, value_name = "TIME", value_parser = limit)]
     pub duration: Option<Duration>,
@@ -212,6 +215,7 @@ impl RunArgs {
             ("otlp.endpoint", "--otlp-endpoint", &self.otlp_endpoint),
             ("otlp.protocol", "--otlp-protocol", &self.otlp_protocol),
             ("otlp.trace_sample_ratio", "--trace-sample-ratio", &self.trace_sample_ratio),
+            ("http.listen", "--http", &self.http),
         ] {
             settings.extend(value.as_ref().map(|value| Setting::flag(field, flag, value)));
         }

@@ -20,7 +20,7 @@ fn definitions_are_sound() {
 fn run_takes_the_flags_of_the_contract() {
     let line = "synfin run --netns blue --netns 7 --port 80 --port 443,8080 --peer 10.0.0.0/8 --exclude-loopback \
                 --otlp-endpoint http://h:4318 --otlp-protocol http/protobuf --trace-sample-ratio 0.5 --ring-size 1MiB \
-                --duration 10s --no-summary --config a.yaml -vv --log-format json";
+                --http 127.0.0.1:9464 --duration 10s --no-summary --config a.yaml -vv --log-format json";
     let cli = parse(line).unwrap();
     assert_eq!(cli.global.config, Some("a.yaml".into()));
     assert_eq!((cli.global.verbose, cli.global.log_format), (2, LogFormat::Json));
@@ -28,7 +28,7 @@ fn run_takes_the_flags_of_the_contract() {
     assert_eq!(run.options(), RunOptions { summary: false, duration: Some(Duration::from_secs(10)) });
     assert_eq!(run.filter.netns, ["blue", "7"]);
     assert_eq!(run.filter.ports, ["80", "443", "8080"]);
-    assert_eq!(run.settings().len(), 8);
+    assert_eq!(run.settings().len(), 9);
 }
 
 #[test]

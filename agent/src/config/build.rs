@@ -1,5 +1,6 @@
 //! Settings into the typed configuration: one line for each field, all errors at once.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::problem::Problem;
 use super::setting::{Provenance, Setting};
 use super::units::{format_size, parse_size};
 use super::value::{Parsed, boolean, duration, list, number, one};
-use super::{Census, Config, Filter, Ledger, Probes, Ring, Summary};
+use super::{Census, Config, Filter, Http, Ledger, Probes, Ring, Summary};
 use crate::probes::PROBES;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -59,12 +60,20 @@ pub(super) fn build(settings: &[Setting], problems: &mut Vec<Problem>, warnings:
                 duration(s, &(Duration::from_millis(100)..=HOUR))
             }),
         },
+        http: Http { listen: read.optional("http.listen", |s| one(s, address)) },
         otlp: exporter::build(&mut read, warnings),
     }
 }
 
 fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("not a path; leave it out for the kernel's own BTF".to_owned()) } else { Ok(text.into()) }
+}
+
+/// An address to listen at. No name: which of its addresses was meant would be a guess.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_no_detail| {
+        "not an address with a port; write e.g. 127.0.0.1:9464 or [::1]:9464, which only this host reaches".to_owned()
+    })
 }
 
 /// A share of one CPU.

@@ -32,6 +32,7 @@ pub(super) const FIELDS: &[Field] = &[
     field("census.cpu_share", "SYNFIN_CENSUS_CPU_SHARE"),
     field("census.source", "SYNFIN_CENSUS_SOURCE"),
     field("summary.interval", "SYNFIN_SUMMARY_INTERVAL"),
+    field("http.listen", "SYNFIN_HTTP_LISTEN"),
     field("otlp.enabled", "OTEL_SDK_DISABLED"),
     field("otlp.endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
     field("otlp.protocol", "OTEL_EXPORTER_OTLP_PROTOCOL"),
@@ -92,7 +93,7 @@ mod tests {
 
     #[test]
     fn sections_and_their_fields_come_out_of_the_list() {
-        assert_eq!(children(""), ["filter", "probes", "ring", "ledger", "census", "summary", "otlp"]);
+        assert_eq!(children(""), ["filter", "probes", "ring", "ledger", "census", "summary", "http", "otlp"]);
         assert_eq!(children("ring"), ["size", "poll"]);
         assert_eq!(children("otlp.logs"), ["enabled", "endpoint", "protocol", "headers", "timeout", "compression"]);
         assert!(children("otlp").contains(&"traces"));

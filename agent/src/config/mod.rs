@@ -19,6 +19,7 @@ mod units;
 mod value;
 mod variables;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ pub struct Config {
     pub census: Census,
     /// The live summary of `synfin run`.
     pub summary: Summary,
+    /// What is answered over HTTP.
+    pub http: Http,
     /// Export by OTLP.
     pub otlp: Otlp,
 }
@@ -176,6 +179,13 @@ impl Default for Summary {
     fn default() -> Self {
         Self { interval: Duration::from_secs(1) }
     }
+}
+
+/// What is answered over HTTP: health, and metrics for Prometheus.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Http {
+    /// Where `synfin run` listens; None: nowhere. Port 0 lets the kernel choose one.
+    pub listen: Option<SocketAddr>,
 }
 
 impl Config {

@@ -9,17 +9,18 @@ use url::Url;
 use super::otlp::{Otlp, Section, Sections};
 use super::units::{format_duration, format_size};
 use super::value::MASK;
-use super::{Census, Config, Filter, Ledger, Probes, Ring, Summary};
+use super::{Census, Config, Filter, Http, Ledger, Probes, Ring, Summary};
 
 pub(super) fn to_yaml(config: &Config) -> String {
     // Whole structs are taken apart, so that a new field cannot be forgotten here.
-    let Config { filter, probes, ring, ledger, census, summary, otlp } = config;
+    let Config { filter, probes, ring, ledger, census, summary, http, otlp } = config;
     let Filter { netns, netns_from: _, ports, peers, exclude_peers, exclude_loopback } = filter;
     let Probes { btf, max_rung, disable } = probes;
     let Ring { size, poll } = ring;
     let Ledger { max_connections } = ledger;
     let Census { enabled, interval: census_interval, cpu_share, source } = census;
     let Summary { interval } = summary;
+    let Http { listen } = http;
     let root = section([
         (
             "filter",
@@ -51,6 +52,7 @@ pub(super) fn to_yaml(config: &Config) -> String {
             ]),
         ),
         ("summary", section([("interval", format_duration(*interval).into())])),
+        ("http", section([("listen", listen.map_or(Value::Null, |address| address.to_string().into()))])),
         ("otlp", otlp_section(otlp)),
     ]);
     // A tree of texts and numbers always serializes.

@@ -291,7 +291,9 @@ impl Engine {
             clock_jumps: self.clock.jumps(),
             missing_namespaces: self.missing_namespaces,
             reset_reasons: self.kernel.reset_reasons(),
-            exports: Vec::new(), // the engine exports nothing: whoever does adds it
+            // The engine exports nothing: whoever does adds these.
+            distributions: None,
+            exports: Vec::new(),
         }
     }
 }

@@ -13,9 +13,13 @@ use super::engine::{Engine, Observer, Tick};
 use super::stop::Stop;
 use crate::clock::Clock;
 use crate::config::{Config, RunOptions};
+use crate::distribution::Distributions;
 use crate::event::Event;
 use crate::export::otlp::queue::Counts;
-use crate::export::otlp::{Otlp, Report};
+use crate::export::otlp::{Otlp, Report, Source};
+use crate::export::prometheus::Exposition;
+use crate::export::resource::resource;
+use crate::http::{self, Site};
 use crate::ledger::{Applied, Ended};
 use crate::logging::{HoldBack, Recent, Warning};
 use crate::status::{Board, Status};
@@ -29,6 +33,8 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     let stop = Stop::on_signals()?;
     let clock = Arc::new(Clock::default());
     let board = Arc::new(Board::default());
+    // Before anything is attached, so that an address that is taken costs nothing.
+    let listener = config.http.listen.map(http::bind).transpose()?;
     let mut engine = Engine::start(config, Arc::clone(&clock))?;
     if config.census.enabled {
         engine.survey(config);
@@ -36,15 +42,29 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     // A first status before anybody asks: exporters must not tell of an agent without probes.
     let first = engine.first_status();
     board.publish(first.clone());
+    let resource = resource(&config.otlp);
+    let exposition = Exposition::new(&resource);
     let otlp = if config.otlp.is_on() {
-        Some(Otlp::start(&config.otlp, Arc::clone(&board), Arc::clone(&clock))?)
+        Some(Otlp::start(&config.otlp, resource, Arc::clone(&board), Arc::clone(&clock))?)
     } else {
         None
+    };
+    let distributions = listener.is_some().then(Distributions::default);
+    let server = match listener {
+        Some(listener) => {
+            let address = listener.address();
+            let source = otlp.as_ref().map_or_else(|| Source::new(Arc::clone(&board)), Otlp::source);
+            let site = Site::new(Arc::clone(&board), Arc::clone(&clock), exposition, move || source.take());
+            let server = listener.serve(site)?;
+            tracing::info!(%address, "HTTP listens");
+            Some(server)
+        }
+        None => None,
     };
     tracing::info!(otlp = otlp.is_some(), "attached");
     let stop = stop.after(options.duration);
     let poll = config.ring.poll;
-    let exporter = Exporter { otlp, board: Arc::clone(&board) };
+    let exporter = Exporter { otlp, board: Arc::clone(&board), clock, distributions };
     exporter.publish(first);
     let drain_stop = stop.clone();
     let drain = thread::Builder::new()
@@ -60,6 +80,8 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     }
     let (exporter, last) = drain.join().map_err(|_panic| anyhow::anyhow!("the drain thread has panicked"))?;
     report(&last);
+    // From here on nothing moves that could be asked for.
+    drop(server);
     if let Some(otlp) = exporter.otlp {
         report_export(&otlp.shutdown());
     }
@@ -80,6 +102,9 @@ fn drain(mut engine: Engine, mut exporter: Exporter, poll: Duration, stop: &Stop
 struct Exporter {
     otlp: Option<Otlp>,
     board: Arc<Board>,
+    clock: Arc<Clock>,
+    /// For those who ask over HTTP; kept here so that nobody who reads them can hold up the drain.
+    distributions: Option<Distributions>,
 }
 
 impl Observer for Exporter {
@@ -88,6 +113,13 @@ impl Observer for Exporter {
     fn ended(&mut self, ended: &[Ended]) {
         if let Some(otlp) = &self.otlp {
             otlp.ended(ended.iter().map(|ended| (&ended.connection, ended.end)));
+        }
+        if let Some(distributions) = &mut self.distributions {
+            let offset = self.clock.offset();
+            for Ended { connection, end } in ended {
+                let place = || self.otlp.as_ref()?.place(connection, *end);
+                distributions.add(connection, *end, offset, place);
+            }
         }
     }
 
@@ -106,7 +138,8 @@ impl Observer for Exporter {
 impl Exporter {
     fn publish(&self, status: Status) {
         let exports = self.otlp.as_ref().map(Otlp::exports).unwrap_or_default();
-        self.board.publish(Status { exports, ..status });
+        let distributions = self.distributions.clone().map(Arc::new);
+        self.board.publish(Status { distributions, exports, ..status });
     }
 }
 

@@ -31,7 +31,8 @@ pub struct Point {
     pub value: f64,
     start: u64,
     time: u64,
-    buckets: Vec<u64>,
+    /// Counts of a histogram, bucket by bucket.
+    pub buckets: Vec<u64>,
 }
 
 /// All metrics so far.

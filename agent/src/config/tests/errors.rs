@@ -50,6 +50,14 @@ fn every_bad_value_names_field_value_origin_and_fix() {
         ),
         ("census: {source: proc}", "census.source = proc (file F): not a source; use auto, iterator, inet_diag"),
         ("summary: {interval: 1ms}", "summary.interval = 1ms (file F): out of range; use 100ms to 1h"),
+        (
+            "http: {listen: localhost}",
+            "http.listen = localhost (file F): not an address with a port; write e.g. 127.0.0.1:9464 or [::1]:9464, which only this host reaches",
+        ),
+        (
+            "http: {listen: ':9464'}",
+            "http.listen = :9464 (file F): not an address with a port; write e.g. 127.0.0.1:9464 or [::1]:9464, which only this host reaches",
+        ),
         ("filter: {ports: [80, 0]}", "filter.ports = 0 (file F): not a whole number from 1 to 65535"),
         ("filter: {ports: {a: 1}}", "filter.ports = {…} (file F): takes a list of single values"),
         (
@@ -114,14 +122,17 @@ fn every_bad_value_names_field_value_origin_and_fix() {
 #[test]
 fn unknown_keys_name_the_known_ones() {
     for (text, complaint) in [
-        ("rings: {}", "rings (file F): is unknown; known here: filter, probes, ring, ledger, census, summary, otlp"),
+        (
+            "rings: {}",
+            "rings (file F): is unknown; known here: filter, probes, ring, ledger, census, summary, http, otlp",
+        ),
         ("ring: {siz: 1}", "ring.siz (file F): is unknown; known here: size, poll"),
         (
             "otlp: {logs: {queue: 1}}",
             "otlp.logs.queue (file F): is unknown; known here: enabled, endpoint, protocol, headers, timeout, compression",
         ),
         ("ring: 8MiB", "ring (file F): is a section; put its fields below it: size, poll"),
-        ("1: 2", "1 (file F): is unknown; known here: filter, probes, ring, ledger, census, summary, otlp"),
+        ("1: 2", "1 (file F): is unknown; known here: filter, probes, ring, ledger, census, summary, http, otlp"),
     ] {
         assert_eq!(complaints(text), complaint);
     }

@@ -3,55 +3,37 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use opentelemetry::InstrumentationScope;
 use opentelemetry::metrics::{Histogram, Meter, MeterProvider as _};
-use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
 
-use super::catalogue::{CATALOGUE, CONNECTION_DURATION, HANDSHAKE_DURATION, Instrument, Metric};
 use super::link::Link;
-use super::logs::Logs;
-use super::readings::{Line, Snapshot};
-use super::traces::Traces;
+use super::source::Source;
 use super::worker::{Accepted, Failure};
-use crate::ledger::{Connection, End, Role};
-use crate::status::Board;
+use crate::distribution::Measured;
+use crate::export::catalogue::{CATALOGUE, CONNECTION_DURATION, HANDSHAKE_DURATION, Instrument, Metric};
+use crate::export::readings::{Snapshot, ended_as, of};
+use crate::ledger::{Connection, End};
 
-/// Where snapshots come from.
+/// The snapshot of the collection that is going on: all instruments of one export read the same moment.
 #[derive(Debug)]
-pub(super) struct Source {
-    pub(super) board: Arc<Board>,
-    /// With the names of processor and exporter in self-metrics.
-    pub(super) spans: Option<(Arc<Traces>, &'static str)>,
-    pub(super) logs: Option<(Logs, &'static str)>,
-    /// The snapshot of the collection that is going on: all instruments of one export read the same moment.
-    pub(super) held: Mutex<Option<Arc<Snapshot>>>,
+struct Collection {
+    source: Source,
+    held: Mutex<Option<Arc<Snapshot>>>,
 }
 
-impl Source {
-    fn snapshot(&self) -> Arc<Snapshot> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(held.get_or_insert_with(|| Arc::new(self.take())))
+impl Collection {
+    const fn of(source: Source) -> Self {
+        Self { source, held: Mutex::new(None) }
     }
 
-    fn take(&self) -> Snapshot {
-        Snapshot {
-            status: self.board.latest(),
-            spans: self.spans.as_ref().map(|(traces, exporter)| Line {
-                counts: traces.counts(),
-                processor: "batching_span_processor",
-                exporter,
-            }),
-            sampled_out: self.spans.as_ref().map_or(0, |(traces, _)| traces.sampled_out()),
-            logs: self.logs.as_ref().map(|(logs, exporter)| Line {
-                counts: logs.counts(),
-                processor: "batching_log_processor",
-                exporter,
-            }),
-        }
+    fn snapshot(&self) -> Arc<Snapshot> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(held.get_or_insert_with(|| Arc::new(self.source.take())))
     }
 
     /// The collection is over.
@@ -69,18 +51,18 @@ pub(super) trait Way: Send + Sync + 'static {
     fn send(&self, metrics: &ResourceMetrics) -> impl Future<Output = Result<Accepted, Failure>> + Send;
 }
 
-/// What the reader exports through: tells the link how it went, and the source that a collection is complete.
+/// What the reader exports through: tells the link how it went, and the collection that it is complete.
 struct Exporter<W> {
     way: W,
     link: Arc<Link>,
-    source: Arc<Source>,
+    collection: Arc<Collection>,
     end: Arc<OnceLock<Instant>>,
 }
 
 impl<W: Way> PushMetricExporter for Exporter<W> {
     /// On the reader's own thread, which has nothing else to do meanwhile.
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        self.source.release();
+        self.collection.release();
         loop {
             let why = match self.way.send(metrics).await {
                 Ok(Accepted { rejected, message }) => {
@@ -139,9 +121,10 @@ impl Metrics {
         resource: Resource,
         scope: InstrumentationScope,
     ) -> Self {
-        let (link, source) = (Arc::new(link), Arc::new(source));
+        let (link, collection) = (Arc::new(link), Arc::new(Collection::of(source)));
         let end = Arc::default();
-        let exporter = Exporter { way, link: Arc::clone(&link), source: Arc::clone(&source), end: Arc::clone(&end) };
+        let exporter =
+            Exporter { way, link: Arc::clone(&link), collection: Arc::clone(&collection), end: Arc::clone(&end) };
         // The SDK folds what exceeds 2000 attribute sets of an instrument into one. The catalogue stays far below (its
         // largest is the 121 pairs of states), so that no view has to raise the limit.
         let provider = SdkMeterProvider::builder()
@@ -150,7 +133,7 @@ impl Metrics {
             .build();
         let meter = provider.meter_with_scope(scope);
         for metric in CATALOGUE {
-            observe(&meter, metric, &source);
+            observe(&meter, metric, &collection);
         }
         let (handshake, connection) = (histogram(&meter, HANDSHAKE_DURATION), histogram(&meter, CONNECTION_DURATION));
         Self { provider, link, end, handshake, connection }
@@ -158,16 +141,14 @@ impl Metrics {
 
     /// Adds a connection that ended to the distributions.
     pub(super) fn ended(&self, connection: &Connection, end: End) {
-        let role = connection.role.map(|role: Role| KeyValue::new("network.tcp.handshake.role", role.name()));
-        if let (Some(seconds), Some(role)) = (connection.handshake_seconds(), &role) {
-            self.handshake.record(seconds, std::slice::from_ref(role));
+        let measured = Measured::of(connection, end);
+        if let Some((seconds, role)) = measured.handshake {
+            self.handshake.record(seconds, &[of(role)]);
         }
-        // An end that was not seen has no time.
-        if let (Some(seconds), true) = (connection.duration_seconds(), end.is_seen()) {
-            let end = KeyValue::new("network.connection.end", end.name());
-            match role {
-                Some(role) => self.connection.record(seconds, &[role, end]),
-                None => self.connection.record(seconds, &[end]),
+        if let Some(seconds) = measured.connection {
+            match connection.role {
+                Some(role) => self.connection.record(seconds, &[of(role), ended_as(end)]),
+                None => self.connection.record(seconds, &[ended_as(end)]),
             }
         }
     }
@@ -188,8 +169,8 @@ impl Metrics {
 }
 
 /// Makes the instrument of a metric; it lives as long as the provider.
-fn observe(meter: &Meter, metric: &Metric, source: &Arc<Source>) {
-    let source = Arc::clone(source);
+fn observe(meter: &Meter, metric: &Metric, collection: &Arc<Collection>) {
+    let collection = Arc::clone(collection);
     let (name, unit, description) = (metric.name, metric.unit, metric.description);
     match metric.instrument {
         Instrument::Counter(read) => {
@@ -198,7 +179,7 @@ fn observe(meter: &Meter, metric: &Metric, source: &Arc<Source>) {
                 .with_unit(unit)
                 .with_description(description)
                 .with_callback(move |observer| {
-                    read(&source.snapshot(), &mut |value, attributes| observer.observe(value, attributes));
+                    read(&collection.snapshot(), &mut |value, attributes| observer.observe(value, attributes));
                 })
                 .build();
         }
@@ -208,7 +189,7 @@ fn observe(meter: &Meter, metric: &Metric, source: &Arc<Source>) {
                 .with_unit(unit)
                 .with_description(description)
                 .with_callback(move |observer| {
-                    read(&source.snapshot(), &mut |value, attributes| observer.observe(value, attributes));
+                    read(&collection.snapshot(), &mut |value, attributes| observer.observe(value, attributes));
                 })
                 .build();
         }
@@ -218,7 +199,7 @@ fn observe(meter: &Meter, metric: &Metric, source: &Arc<Source>) {
                 .with_unit(unit)
                 .with_description(description)
                 .with_callback(move |observer| {
-                    read(&source.snapshot(), &mut |value, attributes| observer.observe(value, attributes));
+                    read(&collection.snapshot(), &mut |value, attributes| observer.observe(value, attributes));
                 })
                 .build();
         }
@@ -228,11 +209,11 @@ fn observe(meter: &Meter, metric: &Metric, source: &Arc<Source>) {
                 .with_unit(unit)
                 .with_description(description)
                 .with_callback(move |observer| {
-                    read(&source.snapshot(), &mut |value, attributes| observer.observe(value, attributes));
+                    read(&collection.snapshot(), &mut |value, attributes| observer.observe(value, attributes));
                 })
                 .build();
         }
-        Instrument::Histogram(_) => {} // recorded, not observed: see `histogram`
+        Instrument::Histogram(..) => {} // recorded, not observed: see `histogram`
     }
 }
 
@@ -241,7 +222,7 @@ fn histogram(meter: &Meter, name: &'static str) -> Histogram<f64> {
     let mut builder = meter.f64_histogram(name);
     for metric in CATALOGUE.iter().filter(|metric| metric.name == name) {
         builder = builder.with_unit(metric.unit).with_description(metric.description);
-        if let Instrument::Histogram(bounds) = metric.instrument {
+        if let Instrument::Histogram(bounds, _) = metric.instrument {
             builder = builder.with_boundaries(bounds.to_vec());
         }
     }

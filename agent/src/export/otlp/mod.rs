@@ -7,7 +7,7 @@
 //! which has the same transport below it. An endpoint that is away is no error: what fits the queue waits for it, the
 //! rest is counted, and totals are cumulative.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use opentelemetry::InstrumentationScope;
@@ -16,11 +16,12 @@ use tokio::runtime::{Handle, Runtime};
 
 use crate::clock::Clock;
 use crate::config::{Otlp as Settings, Protocol, Signal};
+use crate::distribution::Place;
+use crate::export::resource::{SCHEMA_URL, SCOPE};
 use crate::ledger::{Connection, End};
+use crate::priority;
 use crate::status::{Board, Export};
 
-pub mod catalogue;
-mod census;
 mod changes;
 pub mod ids;
 mod line;
@@ -28,25 +29,26 @@ mod link;
 pub mod logs;
 mod metrics;
 mod packed;
-mod priority;
 mod protobuf;
 pub mod queue;
-pub mod readings;
 mod request;
-pub mod resource;
 mod sender;
+mod source;
 pub mod span;
 mod traces;
 mod transport;
 mod words;
 mod worker;
 
+use ids::{Ids, Sampler};
 use link::Link;
 use logs::Logs;
-use metrics::{Metrics, Source};
+use metrics::Metrics;
 use queue::Counts;
 use request::Requests;
 use sender::Sender;
+pub use source::Source;
+use span::Ended;
 use traces::Traces;
 use transport::{Builder, method};
 
@@ -97,6 +99,9 @@ pub struct Otlp {
     traces: Option<Arc<Traces>>,
     logs: Option<Logs>,
     metrics: Option<Metrics>,
+    source: Source,
+    /// Which spans are kept, when they are exported.
+    sampler: Option<Sampler>,
     /// What gRPC's connections live on.
     runtime: Option<Runtime>,
     shutdown_timeout: Duration,
@@ -129,29 +134,32 @@ pub struct Report {
 }
 
 impl Otlp {
-    /// Starts what `settings` asks for. Fails only for settings that can never work; the network is not tried here.
-    pub fn start(settings: &Settings, board: Arc<Board>, clock: Arc<Clock>) -> Result<Self, OtlpError> {
+    /// Starts what `settings` asks for, in the name of `resource`. Fails only for settings that can never work; the network
+    /// is not tried here.
+    pub fn start(
+        settings: &Settings,
+        resource: Resource,
+        board: Arc<Board>,
+        clock: Arc<Clock>,
+    ) -> Result<Self, OtlpError> {
         let runtime = runtime(settings)?;
-        let resource = resource::resource(settings);
         let start = Start {
             settings,
             board,
             clock: Arc::clone(&clock),
             runtime: runtime.as_ref().map(Runtime::handle),
             resource,
-            scope: InstrumentationScope::builder("synfin")
+            scope: InstrumentationScope::builder(SCOPE)
                 .with_version(env!("CARGO_PKG_VERSION"))
-                .with_schema_url(resource::SCHEMA_URL)
+                .with_schema_url(SCHEMA_URL)
                 .build(),
         };
         let traces = settings.traces.as_ref().map(|signal| start.traces(signal)).transpose()?.map(Arc::new);
         let logs = settings.logs.as_ref().map(|signal| start.logs(signal)).transpose()?;
-        let metrics = settings
-            .metrics
-            .as_ref()
-            .map(|signal| start.metrics(signal, traces.as_ref(), logs.as_ref()))
-            .transpose()?;
-        Ok(Self { clock, traces, logs, metrics, runtime, shutdown_timeout: settings.shutdown_timeout })
+        let source = start.source(traces.as_ref(), logs.as_ref());
+        let metrics = settings.metrics.as_ref().map(|signal| start.metrics(signal, source.clone())).transpose()?;
+        let sampler = traces.is_some().then(|| Sampler::new(settings.trace_sample_ratio));
+        Ok(Self { clock, traces, logs, metrics, source, sampler, runtime, shutdown_timeout: settings.shutdown_timeout })
     }
 
     /// Takes connections that ended. Made for the thread that drains the ring: it never waits for the network, and takes
@@ -166,6 +174,21 @@ impl Otlp {
             Some(traces) => traces.ended(&self.clock, ended),
             None => ended.for_each(drop),
         }
+    }
+
+    /// The span of a connection that ended, as far as its ids can be computed: None without, and where sampling leaves it out.
+    pub fn place(&self, connection: &Connection, end: End) -> Option<Place> {
+        let sampler = self.sampler?;
+        connection.sequence_pair.and(connection.role)?;
+        let ids = Ids::of(connection);
+        let ended = Ended { connection: *connection, end, offset: self.clock.offset(), ids };
+        let kept = ended.is_abnormal() || sampler.keeps(ids.trace);
+        kept.then(|| Place { trace: ids.trace.to_bytes(), span: ids.span.to_bytes() })
+    }
+
+    /// What the metrics are read from, for other exporters.
+    pub fn source(&self) -> Source {
+        self.source.clone()
     }
 
     /// Where event records go, when logs are exported.
@@ -288,25 +311,19 @@ impl Start<'_> {
         Ok(Logs::start(sender, link, Arc::clone(&self.clock), self.scope.clone())?)
     }
 
-    fn metrics(
-        &self,
-        signal: &Signal,
-        traces: Option<&Arc<Traces>>,
-        logs: Option<&Logs>,
-    ) -> Result<Metrics, OtlpError> {
-        let way = self.builder("metrics", signal).metrics()?;
+    fn source(&self, traces: Option<&Arc<Traces>>, logs: Option<&Logs>) -> Source {
         let component = |signal: &Option<Signal>, grpc, http| match signal.as_ref().map(|signal| signal.protocol) {
             Some(Protocol::HttpProtobuf) => http,
             Some(Protocol::Grpc) | None => grpc,
         };
         let spans = component(&self.settings.traces, "otlp_grpc_span_exporter", "otlp_http_span_exporter");
         let records = component(&self.settings.logs, "otlp_grpc_log_exporter", "otlp_http_log_exporter");
-        let source = Source {
-            board: Arc::clone(&self.board),
-            spans: traces.map(|traces| (Arc::clone(traces), spans)),
-            logs: logs.map(|logs| (logs.clone(), records)),
-            held: Mutex::default(),
-        };
+        Source::new(Arc::clone(&self.board))
+            .with_queues(traces.map(|traces| (Arc::clone(traces), spans)), logs.map(|logs| (logs.clone(), records)))
+    }
+
+    fn metrics(&self, signal: &Signal, source: Source) -> Result<Metrics, OtlpError> {
+        let way = self.builder("metrics", signal).metrics()?;
         Ok(Metrics::start(
             way,
             Link::new("metrics", &signal.endpoint, signal.protocol),

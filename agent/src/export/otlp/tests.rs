@@ -9,12 +9,13 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use super::fixtures::{client, refused, server};
 use super::receiver::{Receiver, http, signal};
 use super::*;
+use crate::export::resource::resource;
 use crate::health::{Probe, Verdict};
 use crate::rung::Rung;
 use crate::status::Status;
 
 fn start(settings: &Settings) -> Otlp {
-    Otlp::start(settings, Arc::default(), Arc::default()).unwrap()
+    Otlp::start(settings, resource(settings), Arc::default(), Arc::default()).unwrap()
 }
 
 #[test]
@@ -58,7 +59,7 @@ fn it_speaks_protobuf_over_http() {
     assert!(requests[0].0.contains("content-type: application/x-protobuf"), "{}", requests[0].0);
     let request = ExportTraceServiceRequest::decode(requests[0].1.as_slice()).unwrap();
     assert_eq!(request.resource_spans[0].scope_spans[0].spans[0].name, "tcp connect");
-    assert_eq!(request.resource_spans[0].schema_url, resource::SCHEMA_URL);
+    assert_eq!(request.resource_spans[0].schema_url, SCHEMA_URL);
 }
 
 #[test]
@@ -158,7 +159,7 @@ fn logs_are_events_and_the_last_metrics_tell_of_all_spans() {
         cost: None,
     };
     board.publish(Status { probes: vec![probe], ..Status::default() });
-    let otlp = Otlp::start(&settings, board, Arc::default()).unwrap();
+    let otlp = Otlp::start(&settings, resource(&settings), board, Arc::default()).unwrap();
     otlp.ended([(&client(), End::TimeWait), (&server(), End::Closed)]);
     let attributes = vec![("synfin.test".into(), 7.into())];
     otlp.logs().unwrap().event("synfin.test", Severity::Warn, "a test".to_owned(), attributes);
@@ -201,7 +202,7 @@ fn totals_go_over_http_too() {
     assert_eq!(otlp.shutdown().metrics, Some(Ok(())));
     let requests = requests.lock().unwrap();
     let request = ExportMetricsServiceRequest::decode(requests[0].1.as_slice()).unwrap();
-    assert_eq!(request.resource_metrics[0].schema_url, resource::SCHEMA_URL);
+    assert_eq!(request.resource_metrics[0].schema_url, SCHEMA_URL);
     assert!(request.resource_metrics[0].scope_metrics[0].metrics.len() > 10);
 }
 
@@ -212,4 +213,20 @@ fn nothing_to_do_is_fine() {
     assert!(otlp.logs().is_none());
     assert_eq!(otlp.stats(), Stats::default());
     assert_eq!(otlp.shutdown(), Report::default());
+}
+
+#[test]
+fn a_connection_has_a_place_if_its_span_is_kept_and_can_be_named() {
+    let receiver = Receiver::start();
+    let keeping = |trace_sample_ratio| {
+        start(&Settings { traces: Some(receiver.signal()), trace_sample_ratio, ..Settings::default() })
+    };
+    let (all, abnormal, none) = (keeping(1.0), keeping(0.0), start(&Settings::default()));
+    let ids = Ids::of(&client());
+    let place = Place { trace: ids.trace.to_bytes(), span: ids.span.to_bytes() };
+    assert_eq!(all.place(&client(), End::TimeWait), Some(place));
+    assert_eq!(all.place(&refused(), End::Refused), None, "its ids are drawn elsewhere");
+    assert_eq!(abnormal.place(&client(), End::TimeWait), None);
+    assert_eq!(abnormal.place(&client(), End::ResetReceived), Some(place));
+    assert_eq!(none.place(&client(), End::TimeWait), None);
 }

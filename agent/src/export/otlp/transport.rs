@@ -8,10 +8,10 @@ use tokio::runtime::Handle;
 
 use super::OtlpError;
 use super::link::redacted;
-use super::priority;
 use super::request::Request;
 use super::worker::{Accepted, Failure, causes};
 use crate::config::{Protocol, Signal};
+use crate::priority;
 
 mod answer;
 mod exporter;

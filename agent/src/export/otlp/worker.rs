@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::line::Line;
 use super::link::Link;
-use super::priority;
 use super::queue::{Batch, Queue};
 use super::words::plain;
+use crate::priority;
 
 /// How long things wait for company before they are sent.
 const FLUSH: Duration = Duration::from_secs(1);

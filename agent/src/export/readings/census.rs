@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use opentelemetry::KeyValue;
 
-use super::readings::{Points, Snapshot};
+use super::{Points, Snapshot};
 use crate::census::{Census, Group, Listener, Network};
 use crate::event::{Direction, State};
 
@@ -55,7 +55,7 @@ fn by_place<K: Ord>(
     sums
 }
 
-pub(super) fn connections(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn connections(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     let Some(census) = &snapshot.status.census else { return };
     let sums = by_place(census, |group| (group.state.index(), group.network), |group| group.sockets);
     let places: BTreeSet<Place> = sums.keys().map(|(place, _)| *place).chain(largest(census)).collect();
@@ -74,7 +74,7 @@ pub(super) fn connections(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     }
 }
 
-pub(super) fn queues(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn queues(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     let Some(census) = &snapshot.status.census else { return };
     for direction in [Direction::Receive, Direction::Transmit] {
         let bytes = |group: &Group| match direction {
@@ -143,19 +143,19 @@ fn each_port(snapshot: &Snapshot, mut point: impl FnMut(&Port, &[KeyValue])) {
     }
 }
 
-pub(super) fn accept_queue(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn accept_queue(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     each_port(snapshot, |port, attributes| point(port.queued as i64, attributes));
 }
 
-pub(super) fn accept_limit(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn accept_limit(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     each_port(snapshot, |port, attributes| point(port.limit as i64, attributes));
 }
 
-pub(super) fn half_open(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn half_open(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     each_port(snapshot, |port, attributes| point(port.half_open as i64, attributes));
 }
 
-pub(super) fn oldest(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
+pub(in crate::export) fn oldest(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
     let now = snapshot.status.census.as_ref().map_or(0, |census| census.ended_ns);
     each_port(snapshot, |port, attributes| {
         if let Some(since) = port.oldest_ns {
@@ -164,35 +164,35 @@ pub(super) fn oldest(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
     });
 }
 
-pub(super) fn time_wait_reused(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn time_wait_reused(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     if let Some(census) = &snapshot.status.census {
         point(census.churn.reused, &[]);
     }
 }
 
-pub(super) fn time_wait_ended(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn time_wait_ended(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     if let Some(ended) = snapshot.status.census.as_ref().and_then(|census| census.churn.ended) {
         point(ended, &[]);
     }
 }
 
-pub(super) fn age(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
+pub(in crate::export) fn age(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
     if let Some(census) = &snapshot.status.census {
         point(snapshot.status.time_ns.saturating_sub(census.began_ns) as f64 / 1e9, &[]);
     }
 }
 
-pub(super) fn namespaces(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn namespaces(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     if let Some(census) = &snapshot.status.census {
         point(census.places.len() as i64, &[]);
     }
 }
 
-pub(super) fn cpu(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
+pub(in crate::export) fn cpu(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
     point(snapshot.status.drift.census_cpu.as_secs_f64(), &[]);
 }
 
-pub(super) fn uncounted(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn uncounted(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     let Some(census) = &snapshot.status.census else { return };
     let strays = census.sums.strays;
     for (reason, count) in [
@@ -206,7 +206,7 @@ pub(super) fn uncounted(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     }
 }
 
-pub(super) fn found_at_start(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn found_at_start(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     point(snapshot.status.drift.found_at_start, &[]);
 }
 

@@ -10,9 +10,12 @@ use crate::config::Otlp as Settings;
 /// Version of the semantic conventions that names and values follow.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 
+/// Name of the instrumentation scope.
+pub const SCOPE: &str = "synfin";
+
 /// What is known without being told, then what the configuration says, which has read `OTEL_RESOURCE_ATTRIBUTES` and
 /// `OTEL_SERVICE_NAME`: the later wins.
-pub(super) fn resource(settings: &Settings) -> Resource {
+pub fn resource(settings: &Settings) -> Resource {
     let configured = settings.resource_attributes.iter();
     Resource::builder_empty()
         .with_schema_url(detected(), SCHEMA_URL)

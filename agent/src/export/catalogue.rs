@@ -1,13 +1,15 @@
-//! Every metric of synfin, as a plain table: the instruments are made from it, and docs/METRICS.md is written from it.
+//! Every metric of synfin, as a plain table: OTLP's instruments and Prometheus' families are made from it, and
+//! docs/METRICS.md is written from it.
 //!
 //! Names are standard ones where there are any, then those of the open proposal for `system.network.tcp.*`
 //! (open-telemetry/semantic-conventions#3682), then ours in the same style. Units are UCUM. A name contains neither its
 //! unit nor `total`: Prometheus adds them. No attribute is an address, a port or a process: the number of series is
 //! bounded by the table.
 
-use super::census;
+use super::prometheus::names;
 use super::readings as read;
-use super::readings::{Points, Snapshot};
+use super::readings::{Histograms, Points, Snapshot, census};
+use crate::distribution::{CONNECTION_BOUNDS, HANDSHAKE_BOUNDS};
 
 /// A metric.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +26,8 @@ pub struct Metric {
     pub instrument: Instrument,
 }
 
-/// Kinds of instruments. All but histograms read the latest status when asked; totals are exact whatever happened to
-/// the exports before.
+/// Kinds of instruments. They read the latest status when asked; totals are exact whatever happened to the exports before.
+/// (OpenTelemetry's SDK has no instrument that reads a histogram, so it is told of each value.)
 #[derive(Clone, Copy, Debug)]
 pub enum Instrument {
     /// A total of things.
@@ -37,7 +39,7 @@ pub enum Instrument {
     /// A value that does not add up.
     Gauge(fn(&Snapshot, &mut Points<'_, f64>)),
     /// A distribution with these bounds, one value for each ended connection.
-    Histogram(&'static [f64]),
+    Histogram(&'static [f64], fn(&Snapshot, &mut Histograms<'_>)),
 }
 
 impl Instrument {
@@ -47,7 +49,7 @@ impl Instrument {
             Self::Counter(_) | Self::CounterFloat(_) => "Counter",
             Self::UpDownCounter(_) => "UpDownCounter",
             Self::Gauge(_) => "Gauge",
-            Self::Histogram(_) => "Histogram",
+            Self::Histogram(..) => "Histogram",
         }
     }
 }
@@ -56,13 +58,6 @@ impl Instrument {
 pub const HANDSHAKE_DURATION: &str = "system.network.tcp.handshake.duration";
 /// Name of the histogram of whole connections.
 pub const CONNECTION_DURATION: &str = "system.network.tcp.connection.duration";
-
-/// From a datacentre's round trip to the first retransmitted SYN (1 s) and the second (3 s).
-const HANDSHAKE_BOUNDS: &[f64] =
-    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0];
-/// From one request to a day.
-const CONNECTION_BOUNDS: &[f64] =
-    &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0, 86_400.0];
 
 const fn counter(
     name: &'static str,
@@ -108,9 +103,10 @@ const fn histogram(
     name: &'static str,
     attributes: &'static [&'static str],
     bounds: &'static [f64],
+    read: fn(&Snapshot, &mut Histograms<'_>),
     description: &'static str,
 ) -> Metric {
-    Metric { name, unit: "s", description, attributes, instrument: Instrument::Histogram(bounds) }
+    Metric { name, unit: "s", description, attributes, instrument: Instrument::Histogram(bounds, read) }
 }
 
 /// The catalogue, in the order of the document.
@@ -132,9 +128,9 @@ pub const CATALOGUE: &[Metric] = &[
     counter("system.network.tcp.connection.ended", "{connection}",
         &["network.connection.end"], read::ended,
         "Connections that ended, by how."),
-    histogram(HANDSHAKE_DURATION, &["network.tcp.handshake.role"], HANDSHAKE_BOUNDS,
+    histogram(HANDSHAKE_DURATION, &["network.tcp.handshake.role"], HANDSHAKE_BOUNDS, read::handshakes,
         "Time from SYN sent to established, of connections that ended. Clients only: no event shows when a server's began."),
-    histogram(CONNECTION_DURATION, &["network.tcp.handshake.role", "network.connection.end"], CONNECTION_BOUNDS,
+    histogram(CONNECTION_DURATION, &["network.tcp.handshake.role", "network.connection.end"], CONNECTION_BOUNDS, read::connections,
         "Time from the first event of a connection to its end, where both were seen."),
     counter("system.network.tcp.retransmits", "{segment}",
         &["network.tcp.segment.type", "network.tcp.retransmit.type"], read::retransmits,
@@ -272,8 +268,9 @@ pub fn markdown() -> String {
         // Writing to a String cannot fail.
         _ = writeln!(
             text,
-            "| `{}` | {} | `{}` | {} | {} |",
+            "| `{}` | `{}` | {} | `{}` | {} | {} |",
             metric.name,
+            names::series(metric),
             metric.instrument.name(),
             metric.unit,
             attributes.join(", "),
@@ -289,14 +286,22 @@ pub fn markdown() -> String {
 }
 
 const HEAD: &str = "\
-<!-- Written from agent/src/export/otlp/catalogue.rs: `UPDATE=1 cargo test -p synfin metrics_md` -->
+<!-- Written from agent/src/export/catalogue.rs: `UPDATE=1 cargo test -p synfin metrics_md` -->
 # Metrics
 
-What synfin sends as OTLP metrics. Counters are cumulative from the start of the agent: an export that fails loses
-resolution and nothing else. All totals of one export come from one moment. An attribute that is unknown is absent.
+What synfin sends as OTLP metrics, and answers at `/metrics` (`synfin run --http`). Counters are cumulative from the start of the
+agent: an export that fails loses resolution and nothing else. All totals of one export come from one moment. An attribute that is
+unknown is absent.
 
-| metric | instrument | unit | attributes | meaning |
-|---|---|---|---|---|
+The names for Prometheus are those that OpenTelemetry's rules make of the OTLP ones, so that it does not matter by which way a
+series came: dots become underscores in names and attributes, units become words, counters end in `_total`. Each series has the
+labels `otel_scope_name`, `otel_scope_version` and `otel_scope_schema_url`, and `target_info` has the attributes of the resource.
+OpenMetrics is answered to those who ask for it, with examples for the buckets of histograms: `trace_id` and `span_id` of the slowest
+connection of about the last minute, of those whose spans are exported and whose ids both ends can compute; the text format 0.0.4 to
+all others.
+
+| metric | Prometheus | instrument | unit | attributes | meaning |
+|---|---|---|---|---|---|
 ";
 
 const TAIL: &str = "
@@ -350,7 +355,7 @@ mod tests {
     #[test]
     fn bounds_rise() {
         for metric in CATALOGUE {
-            if let Instrument::Histogram(bounds) = metric.instrument {
+            if let Instrument::Histogram(bounds, _) = metric.instrument {
                 assert!(bounds.is_sorted_by(|one, next| one < next), "{}", metric.name);
             }
         }

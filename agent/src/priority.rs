@@ -1,4 +1,4 @@
-//! Export comes after the traffic that is watched.
+//! What the agent tells comes after the traffic that is watched.
 
 use rustix::process::{getpriority_process, setpriority_process};
 
@@ -10,11 +10,11 @@ const LOWEST: i32 = 19;
 
 /// Makes this thread wait for others, and the threads that it starts. On Linux niceness belongs to the thread, whatever
 /// POSIX says, so that the thread that drains the ring is not affected.
-pub(super) fn lower() {
+pub fn lower() {
     let niceness = getpriority_process(None).unwrap_or(0);
     if let Err(error) = setpriority_process(None, (niceness + BEHIND).min(LOWEST)) {
         // Everything works without.
-        tracing::debug!(%error, "a thread of export keeps its priority");
+        tracing::debug!(%error, "a thread keeps its priority");
     }
 }
 

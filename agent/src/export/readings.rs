@@ -1,11 +1,14 @@
 //! Where each metric of the catalogue gets its values from: plain functions from one snapshot to points.
 
+pub(in crate::export) mod census;
+
 use std::sync::Arc;
 
 use opentelemetry::KeyValue;
 use synfin_common::event::NO_REASON;
 
-use super::queue::Counts;
+use super::otlp::queue::Counts;
+use crate::distribution::Histogram;
 use crate::event::{Cause, Direction, EventKind, State};
 use crate::health::{Cost, roll_up};
 use crate::ledger::{End, Role, Side};
@@ -13,6 +16,9 @@ use crate::status::Status;
 
 /// Takes points: a value with its attributes.
 pub type Points<'a, T> = dyn FnMut(T, &[KeyValue]) + 'a;
+
+/// Takes points of a distribution.
+pub type Histograms<'a> = dyn FnMut(&Histogram, &[KeyValue]) + 'a;
 
 /// Everything that one export tells, taken at one moment.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +48,7 @@ fn pair(key: &'static str, value: &'static str) -> KeyValue {
     KeyValue::new(key, value)
 }
 
-pub(super) fn transitions(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn transitions(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     for old in State::ALL {
         for new in State::ALL {
             // 121 pairs, of which TCP knows about twenty: one appears when it first happens.
@@ -55,19 +61,19 @@ pub(super) fn transitions(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     }
 }
 
-pub(super) fn opened(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn opened(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     for role in Role::ALL {
         point(snapshot.status.totals.opened[role.index()], &[of(role)]);
     }
 }
 
-pub(super) fn successes(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn successes(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     for role in Role::ALL {
         point(snapshot.status.totals.established(role), &[of(role)]);
     }
 }
 
-pub(super) fn failures(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn failures(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     for role in Role::ALL {
         for (&error, &count) in &snapshot.status.totals.failures[role.index()] {
             point(count, &[of(role), pair("error.type", error)]);
@@ -75,13 +81,13 @@ pub(super) fn failures(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     }
 }
 
-pub(super) fn ended(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn ended(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     for end in End::ALL {
-        point(snapshot.status.totals.ended[end.index()], &[pair("network.connection.end", end.name())]);
+        point(snapshot.status.totals.ended[end.index()], &[ended_as(end)]);
     }
 }
 
-pub(super) fn retransmits(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn retransmits(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     let totals = &snapshot.status.totals;
     let mut tell = |kind, cause: Option<Cause>, count| {
         let mut attributes = vec![pair("network.tcp.segment.type", kind)];
@@ -97,7 +103,7 @@ pub(super) fn retransmits(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     tell("syn_ack", Some(Cause::Timeout), totals.retransmits_syn_ack);
 }
 
-pub(super) fn resets(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn resets(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     let status = &snapshot.status;
     let direction = |direction: Direction| pair("network.io.direction", direction.name());
     let socket = |known: bool| KeyValue::new("synfin.reset.socket", known);
@@ -115,7 +121,7 @@ pub(super) fn resets(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     }
 }
 
-pub(super) fn time_wait(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn time_wait(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     for first in [Some(Side::Local), Some(Side::Peer), None] {
         let count = snapshot.status.totals.time_wait[crate::ledger::Totals::time_wait_index(first)];
         match first {
@@ -125,13 +131,13 @@ pub(super) fn time_wait(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     }
 }
 
-pub(super) fn events(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn events(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     for kind in EventKind::ALL {
         point(snapshot.status.events[kind.index()], &[pair("synfin.event.kind", kind.name())]);
     }
 }
 
-pub(super) fn losses(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn losses(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     for loss in &snapshot.status.losses {
         let mut attributes = vec![pair("synfin.loss.reason", loss.reason.name())];
         attributes.extend(loss.kind.map(|kind| pair("synfin.event.kind", kind.name())));
@@ -139,18 +145,18 @@ pub(super) fn losses(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     }
 }
 
-pub(super) fn tracked(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn tracked(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     for state in State::ALL {
         let count = snapshot.status.tracked[state.index()];
         point(count as i64, &[pair("network.connection.state", state.name())]);
     }
 }
 
-pub(super) fn ledger_limit(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn ledger_limit(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     point(snapshot.status.ledger_limit as i64, &[]);
 }
 
-pub(super) fn corrections(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn corrections(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     let totals = &snapshot.status.totals;
     let rows = [
         ("unknown", totals.unknown_connections),
@@ -165,15 +171,15 @@ pub(super) fn corrections(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     }
 }
 
-pub(super) fn ring_usage(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn ring_usage(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     point(snapshot.status.ring_fill.0 as i64, &[]);
 }
 
-pub(super) fn ring_size(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn ring_size(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     point(snapshot.status.ring_fill.1 as i64, &[]);
 }
 
-pub(super) fn lag(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
+pub(in crate::export) fn lag(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
     point(snapshot.status.lag.as_secs_f64(), &[]);
 }
 
@@ -185,19 +191,19 @@ fn costs(snapshot: &Snapshot, mut point: impl FnMut(&Cost, &[KeyValue])) {
     }
 }
 
-pub(super) fn program_time(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
+pub(in crate::export) fn program_time(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
     costs(snapshot, |cost, attributes| point(cost.time.as_secs_f64(), attributes));
 }
 
-pub(super) fn program_runs(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn program_runs(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     costs(snapshot, |cost, attributes| point(cost.runs, attributes));
 }
 
-pub(super) fn program_misses(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn program_misses(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     costs(snapshot, |cost, attributes| point(cost.recursion_misses, attributes));
 }
 
-pub(super) fn probes(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
+pub(in crate::export) fn probes(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
     for probe in &snapshot.status.probes {
         let mut attributes = vec![pair("synfin.probe", probe.name), pair("synfin.probe.verdict", probe.verdict.name())];
         attributes.extend(probe.verdict.rung().map(|rung| pair("synfin.probe.rung", rung.name())));
@@ -205,21 +211,21 @@ pub(super) fn probes(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
     }
 }
 
-pub(super) fn health(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
+pub(in crate::export) fn health(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
     if !snapshot.status.probes.is_empty() {
         point(1.0, &[pair("synfin.health", roll_up(&snapshot.status.probes).name())]);
     }
 }
 
-pub(super) fn clock_jumps(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn clock_jumps(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     point(snapshot.status.clock_jumps, &[]);
 }
 
-pub(super) fn missing_namespaces(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn missing_namespaces(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     point(snapshot.status.missing_namespaces as i64, &[]);
 }
 
-pub(super) fn sampled_out(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn sampled_out(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     if snapshot.spans.is_some() {
         point(snapshot.sampled_out, &[]);
     }
@@ -252,68 +258,87 @@ fn exported(line: Option<Line>, point: &mut Points<'_, u64>) {
     }
 }
 
-pub(super) fn span_queue_size(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn span_queue_size(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     size(snapshot.spans, point);
 }
 
-pub(super) fn span_queue_capacity(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn span_queue_capacity(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     capacity(snapshot.spans, point);
 }
 
-pub(super) fn span_queue_memory(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn span_queue_memory(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     if let Some(line) = snapshot.spans {
         point(line.counts.bytes as i64, &[]);
     }
 }
 
-pub(super) fn spans_processed(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn spans_processed(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     processed(snapshot.spans, point);
 }
 
-pub(super) fn spans_exported(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn spans_exported(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     exported(snapshot.spans, point);
 }
 
-pub(super) fn spans_in_flight(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn spans_in_flight(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     if let Some(line) = snapshot.spans {
         point(line.counts.in_flight as i64, &[component(line.exporter)]);
     }
 }
 
-pub(super) fn log_queue_size(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn log_queue_size(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     size(snapshot.logs, point);
 }
 
-pub(super) fn log_queue_capacity(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn log_queue_capacity(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     capacity(snapshot.logs, point);
 }
 
-pub(super) fn logs_processed(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn logs_processed(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     processed(snapshot.logs, point);
 }
 
-pub(super) fn logs_exported(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
+pub(in crate::export) fn logs_exported(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     exported(snapshot.logs, point);
 }
 
-pub(super) fn cpu(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
+pub(in crate::export) fn cpu(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
     point(snapshot.status.cpu.as_secs_f64(), &[]);
 }
 
-pub(super) fn drain_cpu(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
+pub(in crate::export) fn drain_cpu(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
     point(snapshot.status.drain_cpu.as_secs_f64(), &[]);
 }
 
-pub(super) fn memory(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+pub(in crate::export) fn memory(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
     point(snapshot.status.memory as i64, &[]);
 }
 
-pub(super) fn uptime(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
+pub(in crate::export) fn uptime(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
     point(snapshot.status.uptime.as_secs_f64(), &[]);
 }
 
-fn of(role: Role) -> KeyValue {
+pub(in crate::export) fn handshakes(snapshot: &Snapshot, point: &mut Histograms<'_>) {
+    for (role, histogram) in snapshot.status.distributions.iter().flat_map(|all| all.handshakes()) {
+        point(histogram, &[of(role)]);
+    }
+}
+
+pub(in crate::export) fn connections(snapshot: &Snapshot, point: &mut Histograms<'_>) {
+    for (role, end, histogram) in snapshot.status.distributions.iter().flat_map(|all| all.connections()) {
+        match role {
+            Some(role) => point(histogram, &[of(role), ended_as(end)]),
+            None => point(histogram, &[ended_as(end)]),
+        }
+    }
+}
+
+pub(in crate::export) fn of(role: Role) -> KeyValue {
     pair("network.tcp.handshake.role", role.name())
+}
+
+pub(in crate::export) fn ended_as(end: End) -> KeyValue {
+    pair("network.connection.end", end.name())
 }
 
 fn component(kind: &'static str) -> KeyValue {
