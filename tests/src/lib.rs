@@ -40,5 +40,6 @@ pub mod synfin;
 pub mod tracefs;
 pub mod tun;
 pub mod twins;
+pub mod victoria_metrics;
 pub mod wire;
 pub mod witness;

@@ -219,7 +219,7 @@ fn the_receiver_takes_grpc_and_http() -> Result<()> {
     receiver.mood(Mood::Refuse);
     assert!(grpc(&receiver, 3).is_err_and(|error| error.to_string().contains("unavailable")));
     assert_eq!(http(&receiver, &[])?, "HTTP/1.1 503 Service Unavailable");
-    receiver.go_away();
+    receiver.go_away()?;
     assert!(grpc(&receiver, 3).is_err());
     receiver.come_back()?;
     receiver.mood(Mood::Accept);

@@ -89,7 +89,7 @@ fn sampling_keeps_what_is_abnormal() -> Result<()> {
 #[test]
 fn unreachable_at_the_start() -> Result<()> {
     let mut receiver = Receiver::start()?;
-    receiver.go_away();
+    receiver.go_away()?;
     let mut scene = Scene::with(receiver, &[], Family::V4)?;
     scene.burst()?;
     scene.receiver.come_back()?;
@@ -105,7 +105,7 @@ fn dies_and_returns() -> Result<()> {
         let mut scene = Scene::new(protocol, Family::V4)?;
         scene.burst()?;
         scene.await_totals()?;
-        scene.receiver.go_away();
+        scene.receiver.go_away()?;
         scene.burst()?;
         scene.receiver.come_back()?;
         scene.await_totals()?;

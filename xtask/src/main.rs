@@ -20,6 +20,7 @@ mod test;
 mod testbed;
 mod toolchain;
 mod uses;
+mod victoria_metrics;
 mod vm;
 
 use std::process::ExitCode;

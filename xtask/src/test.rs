@@ -11,7 +11,6 @@ use crate::cmd;
 use crate::results::Results;
 use crate::setup;
 use crate::stream;
-use crate::testbed;
 use crate::vm;
 
 /// Run the unit tests, the end-to-end tests (these as root) and, where QEMU is at hand, the kernel matrix
@@ -110,7 +109,7 @@ fn unit() -> Command {
 
 /// Only the test programs run as root, so that nothing in the target folder belongs to root.
 fn e2e() -> Result<Command> {
-    testbed::setup()?;
+    setup::for_tests()?;
     // As it is shipped, and as the kernel matrix boots it.
     let synfin = build::static_synfin()?;
     let mut cargo_test = cmd::cargo();

@@ -27,6 +27,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::TcpListener, runtime::Runtime, task::JoinSet};
 
 use self::judge::Judge;
@@ -101,13 +102,16 @@ pub struct Receiver {
     address: SocketAddr,
     shared: Arc<Shared>,
     runtime: Option<Runtime>,
+    /// While it is away: bound and not listening, so that nobody gets the port and whoever connects is refused.
+    reserved: Option<Socket>,
 }
 
 impl Receiver {
     /// Starts one on a port of the kernel's choice.
     pub fn start() -> Result<Self> {
         let shared = Arc::new(Shared { judge: Mutex::default(), mood: AtomicU8::new(Mood::Accept as u8) });
-        let mut receiver = Self { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), shared, runtime: None };
+        let mut receiver =
+            Self { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), shared, runtime: None, reserved: None };
         receiver.come_back()?;
         Ok(receiver)
     }
@@ -122,8 +126,22 @@ impl Receiver {
         self.shared.mood.store(mood as u8, Ordering::SeqCst);
     }
 
+    /// From now on judges and counts spans without keeping them.
+    pub fn forget_spans(&self) {
+        self.shared.judge().forget_spans = true;
+    }
+
     /// Closes the port and every connection, as a backend that dies.
-    pub fn go_away(&mut self) {
+    pub fn go_away(&mut self) -> Result<()> {
+        self.close();
+        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?; // as the listener has it
+        socket.bind(&self.address.into()).with_context(|| format!("keeping {} for later", self.address))?;
+        self.reserved = Some(socket);
+        Ok(())
+    }
+
+    fn close(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(Duration::from_secs(1));
         }
@@ -139,6 +157,7 @@ impl Receiver {
         self.address = listener.local_addr()?;
         runtime.spawn(accept(listener, Arc::clone(&self.shared)));
         self.runtime = Some(runtime);
+        self.reserved = None;
         Ok(())
     }
 
@@ -161,7 +180,7 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        self.go_away();
+        self.close();
     }
 }
 
