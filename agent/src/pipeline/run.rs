@@ -27,6 +27,8 @@ const WATCHFULNESS: Duration = Duration::from_millis(50);
 /// Runs until it is time to stop, then sends what still waits.
 pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
+    // Before anything is loaded into the kernel: what is wrong with a file is wrong with the configuration.
+    let credentials = config.otlp.credentials()?;
     let clock = Arc::new(Clock::default());
     let board = Arc::new(Board::default());
     let mut engine = Engine::start(config, Arc::clone(&clock))?;
@@ -37,7 +39,7 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     let first = engine.first_status();
     board.publish(first.clone());
     let otlp = if config.otlp.is_on() {
-        Some(Otlp::start(&config.otlp, Arc::clone(&board), Arc::clone(&clock))?)
+        Some(Otlp::start(&config.otlp, &credentials, Arc::clone(&board), Arc::clone(&clock))?)
     } else {
         None
     };
