@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::time::{ClockId, clock_gettime};
-use synfin::config::{Compression, Otlp as Settings, Protocol, Signal};
+use synfin::config::{Compression, Otlp as Settings, Protocol, Signal, Tls};
 use synfin::event::{Ends, Measures, State, Task};
 use synfin::export::otlp::Otlp;
 use synfin::export::resource::resource;
@@ -58,17 +58,21 @@ fn main() -> Result<()> {
     let endpoint = arguments.next().context("the URL of an OTLP endpoint is missing")?;
     let protocol = match arguments.next().as_deref() {
         Some("http/protobuf") => Protocol::HttpProtobuf,
+        Some("http/json") => Protocol::HttpJson,
         _ => Protocol::Grpc,
     };
     let compression = match arguments.next().as_deref() {
         Some("gzip") => Compression::Gzip,
+        Some("zstd") => Compression::Zstd,
         _ => Compression::None,
     };
     let timeout = Signal::TIMEOUT;
-    let traces = Some(Signal { endpoint, protocol, headers: BTreeMap::new(), timeout, compression });
+    let traces =
+        Some(Signal { endpoint, protocol, headers: BTreeMap::new(), timeout, compression, tls: Tls::default() });
     let settings =
         Settings { traces, queue: 2 * SPANS, shutdown_timeout: Duration::from_mins(1), ..Settings::default() };
-    let otlp = Otlp::start(&settings, resource(&settings), Arc::default(), Arc::default())?;
+    let credentials = settings.credentials()?;
+    let otlp = Otlp::start(&settings, &credentials, resource(&settings), Arc::default(), Arc::default())?;
     let connections: Vec<_> = (0..SPANS as u32).map(connection).collect();
 
     let before = (cpu_ns(ClockId::ProcessCPUTime), ALLOCATIONS.load(Ordering::Relaxed));

@@ -179,7 +179,7 @@ pub struct RunArgs {
     /// Where to send metrics, traces and logs, e.g. http://localhost:4317; a signal's own endpoint wins over it
     #[arg(long, value_name = "URL", help_heading = "OTLP")]
     pub otlp_endpoint: Option<String>,
-    /// grpc or http/protobuf [default: grpc]
+    /// grpc, http/protobuf or http/json [default: grpc]
     #[arg(long, value_name = "PROTOCOL", help_heading = "OTLP")]
     pub otlp_protocol: Option<String>,
     /// Share of ended connections that become spans, 0 to 1 [default: 1]

@@ -9,18 +9,29 @@ use url::Url;
 use super::build::Reader;
 use super::otlp::{Compression, Otlp, Protocol, Section, Sections, Signal};
 use super::setting::{Origin, Setting};
+use super::tls::{PemFile, Tls};
 use super::value::{Fault, MASK, Parsed, boolean, duration, number, one, table};
 
 impl Section {
-    fn read(read: &mut Reader<'_>, section: &str) -> Self {
+    fn read(read: &mut Reader<'_>, section: &str, general: &Self) -> Self {
         let minutes = Duration::from_millis(1)..=Duration::from_mins(10);
+        let protocol = read.optional(&format!("{section}.protocol"), |s| one(s, Protocol::from_name));
+        let insecure = read.optional(&format!("{section}.insecure"), |s| one(s, boolean));
+        // The specification: for gRPC alone, and a scheme that is given wins.
+        let scheme = match (protocol.or(general.protocol).unwrap_or_default(), insecure.or(general.insecure)) {
+            (Protocol::Grpc, Some(true)) => Some("http"),
+            (Protocol::Grpc, Some(false)) => Some("https"),
+            (Protocol::Grpc | Protocol::HttpProtobuf | Protocol::HttpJson, _) => None,
+        };
         Self {
             enabled: read.field(&format!("{section}.enabled"), true, enabled),
-            endpoint: read.optional(&format!("{section}.endpoint"), endpoint),
-            protocol: read.optional(&format!("{section}.protocol"), |s| one(s, Protocol::from_name)),
+            endpoint: read.optional(&format!("{section}.endpoint"), |s| endpoint(s, scheme)),
+            insecure,
+            protocol,
             headers: read.optional(&format!("{section}.headers"), headers),
             timeout: read.optional(&format!("{section}.timeout"), |s| duration(s, &minutes)),
             compression: read.optional(&format!("{section}.compression"), |s| one(s, Compression::from_name)),
+            tls: Tls::read(read, section),
         }
     }
 
@@ -34,7 +45,7 @@ impl Section {
             (Some(own), _) => own.clone(),
             (None, Some(general)) => {
                 let mut url = general.clone();
-                if protocol == Protocol::HttpProtobuf {
+                if protocol != Protocol::Grpc {
                     // Only the general endpoint gets the path: the specification takes a signal's own as it is.
                     url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
                 }
@@ -56,6 +67,7 @@ impl Section {
             headers: self.headers.as_ref().or(general.headers.as_ref()).cloned().unwrap_or_default(),
             timeout: self.timeout.or(general.timeout).unwrap_or(Signal::TIMEOUT),
             compression: self.compression.or(general.compression).unwrap_or_default(),
+            tls: self.tls.or(&general.tls),
         })
     }
 }
@@ -63,24 +75,26 @@ impl Section {
 impl Section {
     /// With what was worked out for its signal, if that is sent.
     fn in_effect(self, sent: Option<&Signal>) -> Self {
-        let Some(Signal { endpoint, protocol, headers, timeout, compression }) = sent else { return self };
+        let Some(Signal { endpoint, protocol, headers, timeout, compression, tls }) = sent else { return self };
         Self {
             enabled: self.enabled,
             endpoint: Url::parse(endpoint).ok(), // it was made of one
+            insecure: self.insecure,
             protocol: Some(*protocol),
             headers: Some(headers.clone()),
             timeout: Some(*timeout),
             compression: Some(*compression),
+            tls: tls.clone(),
         }
     }
 }
 
 pub(super) fn build(read: &mut Reader<'_>, warnings: &mut Vec<String>) -> Otlp {
     let default = Otlp::default();
-    let general = Section::read(read, "otlp").filled();
-    let traces = Section::read(read, "otlp.traces");
-    let metrics = Section::read(read, "otlp.metrics");
-    let logs = Section::read(read, "otlp.logs");
+    let general = Section::read(read, "otlp", &Section::SILENT).filled();
+    let traces = Section::read(read, "otlp.traces", &general);
+    let metrics = Section::read(read, "otlp.metrics", &general);
+    let logs = Section::read(read, "otlp.logs", &general);
     if !general.enabled && [&general, &traces, &metrics, &logs].iter().any(|section| section.endpoint.is_some()) {
         let by = read.setting("otlp.enabled").map(|setting| setting.origin.to_string()).unwrap_or_default();
         warnings.push(format!("an OTLP endpoint is configured, but OTLP is switched off ({by})"));
@@ -91,6 +105,7 @@ pub(super) fn build(read: &mut Reader<'_>, warnings: &mut Vec<String>) -> Otlp {
     let [sent_traces, sent_metrics, sent_logs] =
         [(&traces, "/v1/traces"), (&metrics, "/v1/metrics"), (&logs, "/v1/logs")]
             .map(|(section, path)| section.resolve(&general, path, warnings));
+    warnings.extend(idle([&general, &traces, &metrics, &logs], [&sent_traces, &sent_metrics, &sent_logs]));
     let sections = Sections {
         traces: traces.in_effect(sent_traces.as_ref()),
         metrics: metrics.in_effect(sent_metrics.as_ref()),
@@ -149,15 +164,17 @@ fn enabled(setting: &Setting) -> Parsed<bool> {
     }
 }
 
-fn endpoint(setting: &Setting) -> Parsed<Url> {
+/// `scheme` is for one that has none.
+fn endpoint(setting: &Setting, scheme: Option<&str>) -> Parsed<Url> {
     const FIX: &str = "write scheme, host and port, e.g. http://localhost:4317";
     let url = one(setting, |text| match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
         // `localhost:4317` parses, with the scheme `localhost`.
-        Ok(_) | Err(url::ParseError::RelativeUrlWithoutBase) => Err(match with_scheme(text) {
-            Some(url) => format!("has no scheme; write {}", url.as_str().trim_end_matches('/')),
-            None => format!("begins neither with http:// nor with https://; {FIX}"),
-        }),
+        Ok(_) | Err(url::ParseError::RelativeUrlWithoutBase) => match (with_scheme(text, scheme), scheme) {
+            (Some(url), Some(_)) => Ok(url),
+            (Some(url), None) => Err(format!("has no scheme; write {}", url.as_str().trim_end_matches('/'))),
+            (None, _) => Err(format!("begins neither with http:// nor with https://; {FIX}")),
+        },
         Err(error) => Err(format!("not a URL ({error}); {FIX}")),
     })
     // What cannot be read may still hold a password, and nobody knows where it ends.
@@ -176,13 +193,14 @@ fn endpoint(setting: &Setting) -> Parsed<Url> {
 
 /// What somebody meant who wrote a host, with or without a port. Before an `@` may stand a password: nothing is made of
 /// that.
-fn with_scheme(text: &str) -> Option<Url> {
+fn with_scheme(text: &str, scheme: Option<&str>) -> Option<Url> {
     if text.contains("//") || text.starts_with('/') || text.contains('@') {
         return None;
     }
     let host = if text.parse::<Ipv6Addr>().is_ok() { format!("[{text}]") } else { text.to_owned() };
-    let mut url = Url::parse(&format!("http://{host}")).ok()?;
-    if url.port().is_none() {
+    let mut url = Url::parse(&format!("{}://{host}", scheme.unwrap_or("http"))).ok()?;
+    // Whoever writes the scheme's own port means it, but a URL does not keep it.
+    if url.port().is_none() && !host.ends_with(":80") && !host.ends_with(":443") {
         url.set_port(Some(4317)).ok()?;
     }
     Some(url)
@@ -212,6 +230,16 @@ fn headers(setting: &Setting) -> Parsed<BTreeMap<String, String>> {
     if faults.is_empty() { Ok(headers) } else { Err(faults) }
 }
 
+/// Files that are named for nothing: somebody believes that a connection is protected by them.
+fn idle(sections: [&Section; 4], sent: [&Option<Signal>; 3]) -> Vec<String> {
+    let secure = |signal: &&Signal| signal.endpoint.starts_with("https:");
+    let used: Vec<&Signal> = sent.into_iter().flatten().filter(secure).collect();
+    let is_on = sent.iter().any(|signal| signal.is_some());
+    let is_idle = |file: &&PemFile| is_on && !used.iter().any(|signal| signal.tls.files().any(|used| used == *file));
+    let files = sections.into_iter().flat_map(|section| section.tls.files()).filter(is_idle);
+    files.map(|file| format!("{} has no effect: no endpoint that it is for begins with https://", file.field)).collect()
+}
+
 /// The mistakes that cost newcomers an evening: everything starts, and nothing arrives.
 fn doubt(url: &Url, protocol: Protocol) -> Option<String> {
     // Host and port only: a query can hold a key.
@@ -220,8 +248,9 @@ fn doubt(url: &Url, protocol: Protocol) -> Option<String> {
         (Protocol::Grpc, Some(4318)) => {
             Some(format!("OTLP to {host}:4318 uses grpc, but 4318 is customarily http/protobuf: see otlp.protocol"))
         }
-        (Protocol::HttpProtobuf, Some(4317)) => {
-            Some(format!("OTLP to {host}:4317 uses http/protobuf, but 4317 is customarily grpc: see otlp.protocol"))
+        (Protocol::HttpProtobuf | Protocol::HttpJson, Some(4317)) => {
+            let protocol = protocol.name();
+            Some(format!("OTLP to {host}:4317 uses {protocol}, but 4317 is customarily grpc: see otlp.protocol"))
         }
         (Protocol::Grpc, _) if !matches!(url.path(), "" | "/") => {
             Some(format!("OTLP to {host} uses grpc, which ignores the path {}: see otlp.protocol", url.path()))

@@ -35,10 +35,14 @@ pub(super) const FIELDS: &[Field] = &[
     field("http.listen", "SYNFIN_HTTP_LISTEN"),
     field("otlp.enabled", "OTEL_SDK_DISABLED"),
     field("otlp.endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    field("otlp.insecure", "OTEL_EXPORTER_OTLP_INSECURE"),
     field("otlp.protocol", "OTEL_EXPORTER_OTLP_PROTOCOL"),
     field("otlp.headers", "OTEL_EXPORTER_OTLP_HEADERS"),
     field("otlp.timeout", "OTEL_EXPORTER_OTLP_TIMEOUT"),
     field("otlp.compression", "OTEL_EXPORTER_OTLP_COMPRESSION"),
+    field("otlp.certificate", "OTEL_EXPORTER_OTLP_CERTIFICATE"),
+    field("otlp.client_certificate", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"),
+    field("otlp.client_key", "OTEL_EXPORTER_OTLP_CLIENT_KEY"),
     field("otlp.metrics_interval", "OTEL_METRIC_EXPORT_INTERVAL"),
     field("otlp.queue", "SYNFIN_OTLP_QUEUE"),
     field("otlp.trace_sample_ratio", "SYNFIN_OTLP_TRACE_SAMPLE_RATIO"),
@@ -47,22 +51,34 @@ pub(super) const FIELDS: &[Field] = &[
     field("otlp.resource_attributes", "OTEL_RESOURCE_ATTRIBUTES"),
     field("otlp.traces.enabled", "OTEL_TRACES_EXPORTER"),
     field("otlp.traces.endpoint", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+    field("otlp.traces.insecure", "OTEL_EXPORTER_OTLP_TRACES_INSECURE"),
     field("otlp.traces.protocol", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"),
     field("otlp.traces.headers", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"),
     field("otlp.traces.timeout", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"),
     field("otlp.traces.compression", "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION"),
+    field("otlp.traces.certificate", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"),
+    field("otlp.traces.client_certificate", "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE"),
+    field("otlp.traces.client_key", "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY"),
     field("otlp.metrics.enabled", "OTEL_METRICS_EXPORTER"),
     field("otlp.metrics.endpoint", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"),
+    field("otlp.metrics.insecure", "OTEL_EXPORTER_OTLP_METRICS_INSECURE"),
     field("otlp.metrics.protocol", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"),
     field("otlp.metrics.headers", "OTEL_EXPORTER_OTLP_METRICS_HEADERS"),
     field("otlp.metrics.timeout", "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT"),
     field("otlp.metrics.compression", "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION"),
+    field("otlp.metrics.certificate", "OTEL_EXPORTER_OTLP_METRICS_CERTIFICATE"),
+    field("otlp.metrics.client_certificate", "OTEL_EXPORTER_OTLP_METRICS_CLIENT_CERTIFICATE"),
+    field("otlp.metrics.client_key", "OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY"),
     field("otlp.logs.enabled", "OTEL_LOGS_EXPORTER"),
     field("otlp.logs.endpoint", "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
+    field("otlp.logs.insecure", "OTEL_EXPORTER_OTLP_LOGS_INSECURE"),
     field("otlp.logs.protocol", "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL"),
     field("otlp.logs.headers", "OTEL_EXPORTER_OTLP_LOGS_HEADERS"),
     field("otlp.logs.timeout", "OTEL_EXPORTER_OTLP_LOGS_TIMEOUT"),
     field("otlp.logs.compression", "OTEL_EXPORTER_OTLP_LOGS_COMPRESSION"),
+    field("otlp.logs.certificate", "OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE"),
+    field("otlp.logs.client_certificate", "OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE"),
+    field("otlp.logs.client_key", "OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY"),
 ];
 
 /// The field of this path.
@@ -95,7 +111,9 @@ mod tests {
     fn sections_and_their_fields_come_out_of_the_list() {
         assert_eq!(children(""), ["filter", "probes", "ring", "ledger", "census", "summary", "http", "otlp"]);
         assert_eq!(children("ring"), ["size", "poll"]);
-        assert_eq!(children("otlp.logs"), ["enabled", "endpoint", "protocol", "headers", "timeout", "compression"]);
+        let exporter = ["enabled", "endpoint", "insecure", "protocol", "headers", "timeout", "compression"];
+        let files = ["certificate", "client_certificate", "client_key"];
+        assert_eq!(children("otlp.logs"), [&exporter[..], &files[..]].concat());
         assert!(children("otlp").contains(&"traces"));
         assert!(children("rin").is_empty() && children("ring.size").is_empty());
     }

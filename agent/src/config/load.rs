@@ -52,7 +52,7 @@ pub(super) fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigErrors> {
     );
     settings.extend(sources.flags.iter().cloned());
     for &(name, advice) in UNSUPPORTED {
-        if env(name).is_some_and(|value| value != "cumulative") {
+        if env(name).is_some_and(|value| !["cumulative", "explicit_bucket_histogram"].contains(&value.as_str())) {
             warnings.push(format!("{name} has no effect: {advice}"));
         }
     }
@@ -64,10 +64,11 @@ pub(super) fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigErrors> {
 
 /// Standard variables whose being ignored would surprise somebody.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "https endpoints are verified by the system's root certificates"),
-    ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "client certificates are not supported"),
-    ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "client certificates are not supported"),
     ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "metrics are always cumulative"),
+    (
+        "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+        "docs/METRICS.md says which buckets each histogram has",
+    ),
     ("OTEL_CONFIG_FILE", "synfin reads its own file, see --config"),
 ];
 

@@ -6,6 +6,7 @@
 
 mod build;
 mod cidr;
+mod credentials;
 mod exporter;
 mod fields;
 mod file;
@@ -15,6 +16,7 @@ mod otlp;
 mod print;
 mod problem;
 mod setting;
+mod tls;
 mod units;
 mod value;
 mod variables;
@@ -24,11 +26,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use cidr::Cidr;
+pub use credentials::Credentials;
 pub use load::{Loaded, Sources};
 pub use options::{CensusOptions, CensusView, RunOptions, WatchOptions};
 pub use otlp::{Compression, Otlp, Protocol, Section, Sections, Signal};
 pub use problem::{ConfigErrors, Problem};
 pub use setting::{Origin, Provenance, Setting};
+pub use tls::{PemFile, Tls};
 pub use units::parse_duration;
 
 use crate::netns::NetnsSpec;

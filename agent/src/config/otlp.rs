@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::tls::Tls;
+
 /// Export by OTLP. It is off when no signal has an endpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Otlp {
@@ -51,6 +53,8 @@ pub struct Section {
     pub enabled: bool,
     /// See [`Signal::endpoint`].
     pub endpoint: Option<Url>,
+    /// Whether a gRPC endpoint without a scheme is http (true) or https; None: such a one is an error.
+    pub insecure: Option<bool>,
     /// See [`Signal::protocol`].
     pub protocol: Option<Protocol>,
     /// See [`Signal::headers`].
@@ -59,12 +63,22 @@ pub struct Section {
     pub timeout: Option<Duration>,
     /// See [`Signal::compression`].
     pub compression: Option<Compression>,
+    /// See [`Signal::tls`].
+    pub tls: Tls,
 }
 
 impl Section {
     /// A section that says nothing.
-    pub(super) const SILENT: Self =
-        Self { enabled: true, endpoint: None, protocol: None, headers: None, timeout: None, compression: None };
+    pub(super) const SILENT: Self = Self {
+        enabled: true,
+        endpoint: None,
+        insecure: None,
+        protocol: None,
+        headers: None,
+        timeout: None,
+        compression: None,
+        tls: Tls::NONE,
+    };
 
     /// With the defaults for what is missing.
     pub(super) fn filled(self) -> Self {
@@ -88,14 +102,16 @@ impl Default for Sections {
 // By hand, so that no header's value gets into a log.
 impl fmt::Debug for Section {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { enabled, endpoint, protocol, headers, timeout, compression } = self;
+        let Self { enabled, endpoint, insecure, protocol, headers, timeout, compression, tls } = self;
         f.debug_struct("Section")
             .field("enabled", enabled)
             .field("endpoint", &endpoint.as_ref().map(Url::as_str))
+            .field("insecure", insecure)
             .field("protocol", protocol)
             .field("headers", &headers.as_ref().map(|headers| headers.keys().collect::<Vec<_>>()))
             .field("timeout", timeout)
             .field("compression", compression)
+            .field("tls", tls)
             .finish()
     }
 }
@@ -137,6 +153,8 @@ pub struct Signal {
     pub timeout: Duration,
     /// Of request bodies.
     pub compression: Compression,
+    /// Files for https.
+    pub tls: Tls,
 }
 
 impl Signal {
@@ -147,13 +165,14 @@ impl Signal {
 // By hand, so that no header's value gets into a log.
 impl fmt::Debug for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { endpoint, protocol, headers, timeout, compression } = self;
+        let Self { endpoint, protocol, headers, timeout, compression, tls } = self;
         f.debug_struct("Signal")
             .field("endpoint", endpoint)
             .field("protocol", protocol)
             .field("headers", &headers.keys().collect::<Vec<_>>())
             .field("timeout", timeout)
             .field("compression", compression)
+            .field("tls", tls)
             .finish()
     }
 }
@@ -166,6 +185,8 @@ pub enum Protocol {
     Grpc,
     /// HTTP with protobuf bodies.
     HttpProtobuf,
+    /// HTTP with JSON bodies.
+    HttpJson,
 }
 
 impl Protocol {
@@ -174,6 +195,7 @@ impl Protocol {
         match self {
             Self::Grpc => "grpc",
             Self::HttpProtobuf => "http/protobuf",
+            Self::HttpJson => "http/json",
         }
     }
 
@@ -181,8 +203,8 @@ impl Protocol {
         match name {
             "grpc" => Ok(Self::Grpc),
             "http/protobuf" => Ok(Self::HttpProtobuf),
-            "http/json" => Err("synfin does not send JSON; use http/protobuf, which the same receivers take"),
-            _ => Err("not a protocol of OTLP; use grpc or http/protobuf"),
+            "http/json" => Ok(Self::HttpJson),
+            _ => Err("not a protocol of OTLP; use grpc, http/protobuf or http/json"),
         }
     }
 }
@@ -195,6 +217,8 @@ pub enum Compression {
     None,
     /// gzip.
     Gzip,
+    /// Zstandard.
+    Zstd,
 }
 
 impl Compression {
@@ -203,6 +227,7 @@ impl Compression {
         match self {
             Self::None => "none",
             Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
         }
     }
 
@@ -210,7 +235,8 @@ impl Compression {
         match name {
             "none" => Ok(Self::None),
             "gzip" => Ok(Self::Gzip),
-            _ => Err("not a compression of synfin; use none or gzip"),
+            "zstd" => Ok(Self::Zstd),
+            _ => Err("not a compression of synfin; use none, gzip or zstd"),
         }
     }
 }

@@ -7,6 +7,7 @@ use serde_norway::{Mapping, Value};
 use url::Url;
 
 use super::otlp::{Otlp, Section, Sections};
+use super::tls::{PemFile, Tls};
 use super::units::{format_duration, format_size};
 use super::value::MASK;
 use super::{Census, Config, Filter, Http, Ledger, Probes, Ring, Summary};
@@ -97,15 +98,21 @@ fn url(url: &Url) -> String {
 
 /// What a section says; `null` is what comes from the general one.
 fn exporter(of: &Section) -> Vec<(&'static str, Value)> {
-    let Section { enabled, endpoint, protocol, headers, timeout, compression } = of;
+    let Section { enabled, endpoint, insecure, protocol, headers, timeout, compression, tls } = of;
+    let Tls { certificate, client_certificate, client_key } = tls;
     let or_null = |text: Option<String>| text.map_or(Value::Null, Value::String);
+    let file = |file: &Option<PemFile>| file.as_ref().map_or(Value::Null, |file| file.path.to_string_lossy().into());
     vec![
         ("enabled", (*enabled).into()),
         ("endpoint", or_null(endpoint.as_ref().map(url))),
+        ("insecure", insecure.map_or(Value::Null, Value::Bool)),
         ("protocol", or_null(protocol.map(|protocol| protocol.name().to_owned()))),
         ("headers", headers.as_ref().map_or(Value::Null, |headers| table(headers, |_secret| MASK))),
         ("timeout", or_null(timeout.map(format_duration))),
         ("compression", or_null(compression.map(|compression| compression.name().to_owned()))),
+        ("certificate", file(certificate)),
+        ("client_certificate", file(client_certificate)),
+        ("client_key", file(client_key)),
     ]
 }
 

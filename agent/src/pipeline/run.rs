@@ -31,6 +31,8 @@ const WATCHFULNESS: Duration = Duration::from_millis(50);
 /// Runs until it is time to stop, then sends what still waits.
 pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
+    // Before anything is loaded into the kernel: what is wrong with a file is wrong with the configuration.
+    let credentials = config.otlp.credentials()?;
     let clock = Arc::new(Clock::default());
     let board = Arc::new(Board::default());
     // Before anything is attached, so that an address that is taken costs nothing.
@@ -45,7 +47,7 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     let resource = resource(&config.otlp);
     let exposition = Exposition::new(&resource);
     let otlp = if config.otlp.is_on() {
-        Some(Otlp::start(&config.otlp, resource, Arc::clone(&board), Arc::clone(&clock))?)
+        Some(Otlp::start(&config.otlp, &credentials, resource, Arc::clone(&board), Arc::clone(&clock))?)
     } else {
         None
     };

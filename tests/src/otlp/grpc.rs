@@ -7,7 +7,7 @@ use hyper::{Request, Response, body::Incoming};
 use tonic::{
     Status,
     body::Body,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},
     server::{Grpc, UnaryService},
 };
 
@@ -24,7 +24,15 @@ pub async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Response
             return Status::unimplemented("not OTLP").into_http();
         }
     };
-    Grpc::new(RawCodec).unary(Export { signal, shared }, request).await
+    if let Some(encoding) = request.headers().get("grpc-encoding").and_then(|encoding| encoding.to_str().ok()) {
+        *shared.judge().encodings.entry((Via::Grpc, encoding.to_owned())).or_default() += 1;
+    }
+    let mut grpc = Grpc::new(RawCodec);
+    // Answers in the encoding of the request, as the Collector does.
+    for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
+        grpc = grpc.accept_compressed(encoding).send_compressed(encoding);
+    }
+    grpc.unary(Export { signal, shared }, request).await
 }
 
 struct Export {

@@ -45,6 +45,8 @@ pub struct Judge {
     pub series: Series,
     /// Requests taken, by signal and protocol.
     pub requests: BTreeMap<(Signal, Via), u64>,
+    /// How requests came compressed; those that did not are not counted.
+    pub encodings: BTreeMap<(Via, String), u64>,
     /// Requests refused or left hanging.
     pub refused: u64,
 }

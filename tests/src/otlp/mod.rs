@@ -1,15 +1,17 @@
 //! The project's own OTLP receiver, which forgives nothing.
 //!
-//! One port speaks gRPC and HTTP/protobuf; what comes by either goes, byte for byte, through [`schema`] (no unknown
+//! One port speaks gRPC, HTTP/protobuf and HTTP/JSON, in TLS if the test wants it; what comes by either goes, byte for byte, through [`schema`] (no unknown
 //! fields) to [`judge`] (no wrong values). A test can make it refuse, hang, go away and come back.
 
 pub mod allow;
 pub mod grpc;
 pub mod http;
+pub mod json;
 pub mod judge;
 pub mod metrics;
 pub mod schema;
 pub mod spans;
+pub mod tls;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -28,7 +30,13 @@ use hyper_util::{
     server::conn::auto,
 };
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{net::TcpListener, runtime::Runtime, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    runtime::Runtime,
+    task::JoinSet,
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use self::judge::Judge;
 use crate::deadline;
@@ -51,6 +59,8 @@ pub enum Via {
     Grpc,
     /// OTLP/HTTP with binary protobuf.
     Http,
+    /// OTLP/HTTP with JSON.
+    Json,
 }
 
 /// How the receiver treats a request.
@@ -101,6 +111,7 @@ impl Shared {
 pub struct Receiver {
     address: SocketAddr,
     shared: Arc<Shared>,
+    tls: Option<Arc<ServerConfig>>,
     runtime: Option<Runtime>,
     /// While it is away: bound and not listening, so that nobody gets the port and whoever connects is refused.
     reserved: Option<Socket>,
@@ -109,16 +120,33 @@ pub struct Receiver {
 impl Receiver {
     /// Starts one on a port of the kernel's choice.
     pub fn start() -> Result<Self> {
+        Self::start_with(None)
+    }
+
+    /// Starts one that speaks TLS alone.
+    pub fn start_tls(tls: Arc<ServerConfig>) -> Result<Self> {
+        Self::start_with(Some(tls))
+    }
+
+    fn start_with(tls: Option<Arc<ServerConfig>>) -> Result<Self> {
         let shared = Arc::new(Shared { judge: Mutex::default(), mood: AtomicU8::new(Mood::Accept as u8) });
-        let mut receiver =
-            Self { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), shared, runtime: None, reserved: None };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let mut receiver = Self { address, shared, tls, runtime: None, reserved: None };
         receiver.come_back()?;
         Ok(receiver)
     }
 
     /// The URL to send to, for both protocols.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// Closes the port and opens it again with another certificate or other demands on clients.
+    pub fn change_tls(&mut self, tls: Arc<ServerConfig>) -> Result<()> {
+        self.go_away();
+        self.tls = Some(tls);
+        self.come_back()
     }
 
     /// Changes how requests are treated from now on.
@@ -155,7 +183,7 @@ impl Receiver {
             .block_on(TcpListener::bind(self.address))
             .with_context(|| format!("listening on {} for OTLP", self.address))?;
         self.address = listener.local_addr()?;
-        runtime.spawn(accept(listener, Arc::clone(&self.shared)));
+        runtime.spawn(accept(listener, self.tls.clone().map(TlsAcceptor::from), Arc::clone(&self.shared)));
         self.runtime = Some(runtime);
         self.reserved = None;
         Ok(())
@@ -184,16 +212,27 @@ impl Drop for Receiver {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     let mut connections = JoinSet::new(); // aborted with the runtime
     while let Ok((stream, _)) = listener.accept().await {
-        let shared = Arc::clone(&shared);
+        let (tls, shared) = (tls.clone(), Arc::clone(&shared));
         connections.spawn(async move {
-            let service = service_fn(move |request| answer(request, Arc::clone(&shared)));
-            // An error here is the sender going away.
-            drop(auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await);
+            match tls {
+                // A handshake that fails is the sender's to tell of.
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => serve(stream, shared).await,
+                    Err(_refused) => {}
+                },
+                None => serve(stream, shared).await,
+            }
         });
     }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, shared: Arc<Shared>) {
+    let service = service_fn(move |request| answer(request, Arc::clone(&shared)));
+    // An error here is the sender going away.
+    drop(auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await);
 }
 
 async fn answer(

@@ -49,6 +49,23 @@ pub fn check(message: &str, mut bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// The field of `message` that has this name in JSON.
+pub fn by_json_name(message: &str, name: &str) -> Option<&'static FieldDescriptorProto> {
+    messages().get(message)?.values().find(|field| lower_camel(field.name()) == name)
+}
+
+/// As the mapping of protobuf to JSON makes it.
+fn lower_camel(name: &str) -> String {
+    let mut camel = String::new();
+    for (number, word) in name.split('_').enumerate() {
+        let mut letters = word.chars();
+        let first = letters.next().filter(|_| number > 0).map(|letter| letter.to_ascii_uppercase());
+        camel.extend(first);
+        camel.push_str(if number > 0 { letters.as_str() } else { word });
+    }
+    camel
+}
+
 fn wire_type(kind: Type) -> WireType {
     match kind {
         Type::Double | Type::Fixed64 | Type::Sfixed64 => WireType::SixtyFourBit,

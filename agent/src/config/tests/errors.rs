@@ -70,14 +70,14 @@ fn every_bad_value_names_field_value_origin_and_fix() {
         ),
         ("filter: {exclude_loopback: perhaps}", "filter.exclude_loopback = perhaps (file F): neither true nor false"),
         (
-            "otlp: {protocol: http/json}",
-            "otlp.protocol = http/json (file F): synfin does not send JSON; use http/protobuf, which the same receivers take",
+            "otlp: {protocol: udp}",
+            "otlp.protocol = udp (file F): not a protocol of OTLP; use grpc, http/protobuf or http/json",
         ),
-        ("otlp: {protocol: udp}", "otlp.protocol = udp (file F): not a protocol of OTLP; use grpc or http/protobuf"),
         (
-            "otlp: {compression: zstd}",
-            "otlp.compression = zstd (file F): not a compression of synfin; use none or gzip",
+            "otlp: {compression: lz4}",
+            "otlp.compression = lz4 (file F): not a compression of synfin; use none, gzip or zstd",
         ),
+        ("otlp: {insecure: perhaps}", "otlp.insecure = perhaps (file F): neither true nor false"),
         (
             "otlp: {endpoint: 'localhost:4317'}",
             "otlp.endpoint = localhost:4317 (file F): has no scheme; write http://localhost:4317",
@@ -129,7 +129,7 @@ fn unknown_keys_name_the_known_ones() {
         ("ring: {siz: 1}", "ring.siz (file F): is unknown; known here: size, poll"),
         (
             "otlp: {logs: {queue: 1}}",
-            "otlp.logs.queue (file F): is unknown; known here: enabled, endpoint, protocol, headers, timeout, compression",
+            "otlp.logs.queue (file F): is unknown; known here: enabled, endpoint, insecure, protocol, headers, timeout, compression, certificate, client_certificate, client_key",
         ),
         ("ring: 8MiB", "ring (file F): is a section; put its fields below it: size, poll"),
         ("1: 2", "1 (file F): is unknown; known here: filter, probes, ring, ledger, census, summary, http, otlp"),
@@ -160,7 +160,7 @@ fn files_that_cannot_be_read_at_all() {
 fn all_errors_of_all_sources_come_at_once() {
     let file = Scratch::new("c.toml", "[ring]\nsize = 5000\ntypo = 1\n[filter]\nports = [0, 80, 70000]\n");
     let variables =
-        [("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"), ("SYNFIN_RING_POLL", "20"), ("SYNFIN_RING_SZIE", "1")];
+        [("OTEL_EXPORTER_OTLP_PROTOCOL", "http/xml"), ("SYNFIN_RING_POLL", "20"), ("SYNFIN_RING_SZIE", "1")];
     let flags = vec![Setting::flag("otlp.endpoint", "--otlp-endpoint", "nowhere")];
     let errors = load(Some(&file), &variables, flags).unwrap_err();
     let text = errors.to_string();
@@ -170,7 +170,7 @@ fn all_errors_of_all_sources_come_at_once() {
         "ring.size = 5000 (file",
         "filter.ports = 0 (file",
         "filter.ports = 70000 (file",
-        "otlp.protocol = http/json (env OTEL_EXPORTER_OTLP_PROTOCOL)",
+        "otlp.protocol = http/xml (env OTEL_EXPORTER_OTLP_PROTOCOL)",
         "ring.poll = 20 (env SYNFIN_RING_POLL)",
         "SYNFIN_RING_SZIE: is unknown; the nearest is SYNFIN_RING_SIZE (ring.size)",
         "otlp.endpoint = nowhere (flag --otlp-endpoint)",

@@ -3,6 +3,7 @@
 mod errors;
 mod otlp;
 mod sources;
+mod tls;
 
 use std::path::PathBuf;
 

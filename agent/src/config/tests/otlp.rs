@@ -71,6 +71,7 @@ fn a_signals_own_settings_win_over_the_general_ones() {
         headers: BTreeMap::from([("c".into(), "3".into())]),
         timeout: Duration::from_millis(100),
         compression: Compression::None,
+        tls: Tls::default(),
     };
     assert_eq!(logs, expected);
 }
@@ -119,7 +120,11 @@ fn likely_mistakes_are_warned_of() {
         (&[(ENDPOINT, "http://h:4318")][..], "4318 is customarily http/protobuf"),
         (&[(ENDPOINT, "http://h:4317"), (PROTOCOL, "http/protobuf")], "4317 is customarily grpc"),
         (&[(ENDPOINT, "http://h:9/v1/traces")], "ignores the path /v1/traces"),
-        (&[("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca.pem")], "OTEL_EXPORTER_OTLP_CERTIFICATE has no effect"),
+        (&[(ENDPOINT, "http://h:4317"), (PROTOCOL, "http/json")], "uses http/json, but 4317 is customarily grpc"),
+        (
+            &[("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "base2_exponential_bucket_histogram")],
+            "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION has no effect",
+        ),
     ] {
         let warnings = env(variables).unwrap().warnings;
         assert_eq!(warnings.len(), 1, "{warnings:?}");

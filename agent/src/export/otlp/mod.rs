@@ -15,7 +15,7 @@ use opentelemetry_sdk::Resource;
 use tokio::runtime::{Handle, Runtime};
 
 use crate::clock::Clock;
-use crate::config::{Otlp as Settings, Protocol, Signal};
+use crate::config::{Credentials, Otlp as Settings, Protocol, Signal};
 use crate::distribution::Place;
 use crate::export::resource::{SCHEMA_URL, SCOPE};
 use crate::ledger::{Connection, End};
@@ -134,10 +134,11 @@ pub struct Report {
 }
 
 impl Otlp {
-    /// Starts what `settings` asks for, in the name of `resource`. Fails only for settings that can never work; the network
-    /// is not tried here.
+    /// Starts what `settings` asks for, with what [`Settings::credentials`] read for it, in the name of `resource`. Fails only for
+    /// settings that can never work; the network is not tried here.
     pub fn start(
         settings: &Settings,
+        credentials: &[Credentials; 3],
         resource: Resource,
         board: Arc<Board>,
         clock: Arc<Clock>,
@@ -145,6 +146,7 @@ impl Otlp {
         let runtime = runtime(settings)?;
         let start = Start {
             settings,
+            credentials,
             board,
             clock: Arc::clone(&clock),
             runtime: runtime.as_ref().map(Runtime::handle),
@@ -277,6 +279,8 @@ fn runtime(settings: &Settings) -> Result<Option<Runtime>, OtlpError> {
 /// What all signals start from.
 struct Start<'a> {
     settings: &'a Settings,
+    /// Of traces, metrics and logs.
+    credentials: &'a [Credentials; 3],
     board: Arc<Board>,
     clock: Arc<Clock>,
     runtime: Option<&'a Handle>,
@@ -286,9 +290,15 @@ struct Start<'a> {
 
 impl Start<'_> {
     fn builder<'a>(&'a self, name: &'static str, signal: &'a Signal) -> Builder<'a> {
+        let [traces, metrics, logs] = self.credentials;
+        let credentials = match name {
+            "traces" => traces,
+            "metrics" => metrics,
+            _ => logs,
+        };
         // rustls wants one provider named for the process; that somebody did so already is as good.
         _ = rustls::crypto::ring::default_provider().install_default();
-        Builder { name, signal, runtime: self.runtime }
+        Builder { name, signal, credentials, runtime: self.runtime }
     }
 
     fn sender(&self, name: &'static str, signal: &Signal, method: &'static str) -> Result<Sender, OtlpError> {
@@ -312,12 +322,18 @@ impl Start<'_> {
     }
 
     fn source(&self, traces: Option<&Arc<Traces>>, logs: Option<&Logs>) -> Source {
-        let component = |signal: &Option<Signal>, grpc, http| match signal.as_ref().map(|signal| signal.protocol) {
+        let component = |signal: &Option<Signal>, [grpc, http, json]: [&'static str; 3]| match signal
+            .as_ref()
+            .map(|signal| signal.protocol)
+        {
             Some(Protocol::HttpProtobuf) => http,
+            Some(Protocol::HttpJson) => json,
             Some(Protocol::Grpc) | None => grpc,
         };
-        let spans = component(&self.settings.traces, "otlp_grpc_span_exporter", "otlp_http_span_exporter");
-        let records = component(&self.settings.logs, "otlp_grpc_log_exporter", "otlp_http_log_exporter");
+        let spans = ["otlp_grpc_span_exporter", "otlp_http_span_exporter", "otlp_http_json_span_exporter"];
+        let records = ["otlp_grpc_log_exporter", "otlp_http_log_exporter", "otlp_http_json_log_exporter"];
+        let spans = component(&self.settings.traces, spans);
+        let records = component(&self.settings.logs, records);
         Source::new(Arc::clone(&self.board))
             .with_queues(traces.map(|traces| (Arc::clone(traces), spans)), logs.map(|logs| (logs.clone(), records)))
     }

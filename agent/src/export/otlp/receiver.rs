@@ -29,7 +29,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
 
-use crate::config::{Compression, Protocol, Signal};
+use crate::config::{Compression, Protocol, Signal, Tls};
 
 /// What arrived.
 #[derive(Debug, Default)]
@@ -73,7 +73,9 @@ impl Receiver {
                 let incoming = tonic::transport::server::TcpIncoming::from(listener);
                 let traces = TraceServiceServer::new(service.clone())
                     .accept_compressed(CompressionEncoding::Gzip)
-                    .send_compressed(CompressionEncoding::Gzip);
+                    .accept_compressed(CompressionEncoding::Zstd)
+                    .send_compressed(CompressionEncoding::Gzip)
+                    .send_compressed(CompressionEncoding::Zstd);
                 let server = tonic::transport::Server::builder()
                     .add_service(traces)
                     .add_service(LogsServiceServer::new(service.clone()))
@@ -305,5 +307,6 @@ pub(super) fn signal(endpoint: String, protocol: Protocol) -> Signal {
         headers: BTreeMap::new(),
         timeout: Duration::from_secs(5),
         compression: Compression::None,
+        tls: Tls::default(),
     }
 }

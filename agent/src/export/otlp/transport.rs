@@ -10,18 +10,22 @@ use super::OtlpError;
 use super::link::redacted;
 use super::request::Request;
 use super::worker::{Accepted, Failure, causes};
-use crate::config::{Protocol, Signal};
+use crate::config::{Credentials, Protocol, Signal};
 use crate::priority;
 
 mod answer;
 mod exporter;
 mod grpc;
 mod gzip;
-mod http_protobuf;
+mod json;
+mod over_http;
+mod packer;
+mod tls;
+mod zstd;
 
 use exporter::Exporter;
 use grpc::Grpc;
-use http_protobuf::Http;
+use over_http::Http;
 
 const USER_AGENT: &str = concat!("synfin/", env!("CARGO_PKG_VERSION"));
 
@@ -57,6 +61,8 @@ pub(super) struct Builder<'a> {
     pub(super) name: &'static str,
     /// Where it goes.
     pub(super) signal: &'a Signal,
+    /// What TLS takes.
+    pub(super) credentials: &'a Credentials,
     /// The runtime for gRPC.
     pub(super) runtime: Option<&'a Handle>,
 }
@@ -64,15 +70,15 @@ pub(super) struct Builder<'a> {
 impl Builder<'_> {
     /// A way for the signal, by this method if it is gRPC.
     pub(super) fn transport(&self, method: &'static str) -> Result<Transport, OtlpError> {
-        let Signal { endpoint, compression, timeout, .. } = self.signal;
+        let Self { signal, credentials, .. } = self;
         let (url, headers) = (self.url()?, self.headers()?);
-        match (self.signal.protocol, self.runtime) {
-            (Protocol::Grpc, Some(runtime)) => Grpc::new(endpoint, method, runtime, headers, *compression, *timeout)
+        match (signal.protocol, self.runtime) {
+            (Protocol::Grpc, Some(runtime)) => Grpc::new(signal, credentials, method, runtime, headers)
                 .map(Transport::Grpc)
                 .map_err(|error| self.refused(causes(&error))),
             (Protocol::Grpc, None) => Err(self.refused("gRPC without a runtime")),
-            (Protocol::HttpProtobuf, _) => self
-                .off_runtime(|| Http::new(url, headers, *compression, *timeout))?
+            (Protocol::HttpProtobuf | Protocol::HttpJson, _) => self
+                .off_runtime(|| Http::new(signal, credentials, method, url, headers))?
                 .map(Transport::Http)
                 .map_err(|error| self.without_certificates(&error)),
         }
@@ -119,7 +125,10 @@ impl Builder<'_> {
     }
 
     fn without_certificates(&self, error: &reqwest::Error) -> OtlpError {
-        self.refused(format!("{}; for https the system's CA certificates must be installed", causes(error)))
+        self.refused(format!(
+            "{}; for https the system's CA certificates must be installed, or one be named by otlp.certificate",
+            causes(error)
+        ))
     }
 
     fn refused(&self, why: impl Into<String>) -> OtlpError {

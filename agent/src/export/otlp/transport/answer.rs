@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use prost::Message as _;
 
 use super::super::worker::{Accepted, Failure};
+use super::json;
 
 /// Nothing beyond this is read of an answer. What OTLP has to say is a number and a sentence.
 pub(super) const LONGEST: usize = 64 << 10;
@@ -27,8 +28,13 @@ struct PartialSuccess {
 }
 
 /// What the body of an answer says. Once the status has said that the request was taken, a body that cannot be
-/// understood changes nothing: some receivers answer protobuf with JSON.
+/// understood changes nothing.
 pub(super) fn accepted(body: &[u8]) -> Accepted {
+    if body.first() == Some(&b'{') {
+        // No message of protobuf begins so, and some receivers answer protobuf with JSON.
+        let (rejected, message) = json::partial_success(body);
+        return Accepted { rejected: rejected.try_into().unwrap_or(0), message };
+    }
     let partial = match Response::decode(body) {
         Ok(response) => response.partial_success.unwrap_or_default(),
         Err(error) => {
@@ -109,6 +115,8 @@ mod tests {
         assert_eq!(accepted(&bytes), Accepted { rejected: 3, message: "too old".to_owned() });
         assert_eq!(accepted(b""), Accepted::default());
         assert_eq!(accepted(b"{\"partialSuccess\":{}}"), Accepted::default());
+        let in_json = br#"{"partialSuccess":{"rejectedSpans":"3","errorMessage":"too old"}}"#;
+        assert_eq!(accepted(in_json), Accepted { rejected: 3, message: "too old".to_owned() });
         let partial = ExportTracePartialSuccess { rejected_spans: -3, error_message: String::new() };
         let bytes = ExportTraceServiceResponse { partial_success: Some(partial) }.encode_to_vec();
         assert_eq!(accepted(&bytes), Accepted::default());

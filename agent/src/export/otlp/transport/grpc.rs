@@ -17,14 +17,15 @@ use tonic::Code;
 use tonic::body::Body;
 use tonic::client::GrpcService as _;
 use tonic::metadata::MetadataMap;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 use tonic_types::{RetryInfo, RpcStatusExt as _, pb};
 
 use super::super::request::{FRAME, Request, frame};
 use super::super::words::NOT_GRPC;
 use super::super::worker::Failure;
-use super::{USER_AGENT, answer, gzip};
-use crate::config::Compression;
+use super::packer::{self, Packer};
+use super::{USER_AGENT, answer, tls};
+use crate::config::{Credentials, Signal};
 
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
@@ -39,30 +40,29 @@ pub(crate) struct Grpc {
     runtime: Handle,
     path: PathAndQuery,
     headers: HeaderMap,
-    compression: Compression,
+    packer: Packer,
     timeout: Duration,
 }
 
 impl Grpc {
     /// Connects when there is something to send, and again after each time that the connection breaks.
     pub(super) fn new(
-        endpoint: &str,
+        signal: &Signal,
+        credentials: &Credentials,
         method: &'static str,
         runtime: &Handle,
         mut headers: HeaderMap,
-        compression: Compression,
-        timeout: Duration,
     ) -> Result<Self, tonic::transport::Error> {
-        let mut endpoint = Endpoint::from_shared(endpoint.to_owned())?.user_agent(USER_AGENT)?.connect_timeout(timeout);
+        let Signal { endpoint, compression, timeout, .. } = signal;
+        let (packer, timeout) = (Packer::new(*compression), *timeout);
+        let mut endpoint = Endpoint::from_shared(endpoint.clone())?.user_agent(USER_AGENT)?.connect_timeout(timeout);
         if endpoint.uri().scheme() == Some(&http::uri::Scheme::HTTPS) {
-            endpoint = endpoint.tls_config(ClientTlsConfig::new().with_enabled_roots())?;
+            endpoint = endpoint.tls_config(tls::channel(credentials))?;
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(TE, HeaderValue::from_static("trailers"));
-        if compression == Compression::Gzip {
-            headers.insert(ENCODING, HeaderValue::from_static("gzip"));
-            // Some servers answer as they were asked, allowed or not.
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        for (name, value) in [(ENCODING, packer.encoding()), (ACCEPT_ENCODING, packer.accepts())] {
+            headers.extend(value.map(|value| (name, value)));
         }
         let _guard = runtime.enter();
         Ok(Self {
@@ -70,7 +70,7 @@ impl Grpc {
             runtime: runtime.clone(),
             path: PathAndQuery::from_static(method),
             headers,
-            compression,
+            packer,
             timeout,
         })
     }
@@ -84,9 +84,11 @@ impl Grpc {
     }
 
     fn http(&self, request: &Request) -> Result<http::Request<Body>, Failure> {
-        let body = match self.compression {
-            Compression::None => request.framed(),
-            Compression::Gzip => packed(&request.message())?,
+        let body = if self.packer.encoding().is_some() {
+            let packed = self.packer.pack(&request.message(), |length| frame(true, length));
+            packed.map_err(|error| Failure::later(&error))?
+        } else {
+            request.framed()
         };
         let mut http = http::Request::post(Uri::from(self.path.clone()))
             .version(http::Version::HTTP_2)
@@ -95,14 +97,6 @@ impl Grpc {
         *http.headers_mut() = self.headers.clone();
         Ok(http)
     }
-}
-
-/// A message compressed, in its frame.
-fn packed(message: &[u8]) -> Result<Bytes, Failure> {
-    let mut framed = gzip::compress(message, vec![0; FRAME]).map_err(|error| Failure::later(&error))?;
-    let length = framed.len() - FRAME;
-    framed[..FRAME].copy_from_slice(&frame(true, length));
-    Ok(framed.into())
 }
 
 async fn call(mut channel: Channel, request: http::Request<Body>) -> Result<Bytes, Failure> {
@@ -143,9 +137,8 @@ async fn call(mut channel: Channel, request: http::Request<Body>) -> Result<Byte
 /// The message in what was received; nothing if it cannot be read, because the status has said that all is well.
 fn message(received: &[u8], headers: &HeaderMap) -> Bytes {
     let Some((frame, message)) = received.split_first_chunk::<FRAME>() else { return Bytes::new() };
-    let compressed = frame[0] == 1 && headers.get(ENCODING).is_some_and(|encoding| encoding == "gzip");
-    if compressed {
-        gzip::decompress(message, answer::LONGEST).unwrap_or_default().into()
+    if frame[0] == 1 {
+        packer::unpack(headers.get(ENCODING), message, answer::LONGEST).unwrap_or_default().into()
     } else {
         Bytes::copy_from_slice(message)
     }
@@ -212,8 +205,11 @@ mod tests {
             }
             _ = status(&headers);
             message(&body, &headers);
-            headers.insert(ENCODING, HeaderValue::from_static("gzip"));
-            message(&body, &headers);
+            for encoding in ["gzip", "zstd", "br"] {
+                headers.insert(ENCODING, HeaderValue::from_static(encoding));
+                message(&body, &headers);
+                message(&[&[1, 0, 0, 0, 0], &body[..]].concat(), &headers);
+            }
         }
     }
 }

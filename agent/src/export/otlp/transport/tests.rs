@@ -21,7 +21,8 @@ use crate::config::Compression;
 fn send(signal: &Signal) -> Result<Accepted, Failure> {
     _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = Runtime::new().unwrap();
-    let builder = Builder { name: "traces", signal, runtime: Some(runtime.handle()) };
+    let credentials = Credentials::default();
+    let builder = Builder { name: "traces", signal, credentials: &credentials, runtime: Some(runtime.handle()) };
     let scope = InstrumentationScope::builder("synfin").build();
     let mut requests = Requests::new(&Resource::builder_empty().build(), &scope);
     let (request, _) = requests.encode(&["tcp connect"], |name, to| to.bytes(5, name.as_bytes()));
@@ -239,21 +240,61 @@ fn an_endpoint_of_the_other_protocol_is_told_as_such() {
 }
 
 #[test]
-fn gzip_arrives_by_both_protocols() {
-    let (address, requests) = http("200 OK");
-    let mut over_http = signal(format!("http://{address}/v1/traces"), Protocol::HttpProtobuf);
-    over_http.compression = Compression::Gzip;
-    send(&over_http).unwrap();
-    let requests = requests.lock().unwrap();
-    assert!(requests[0].0.contains("content-encoding: gzip"), "{}", requests[0].0);
-    let plain = gzip::decompress(&requests[0].1, 1 << 20).unwrap();
-    ExportTraceServiceRequest::decode(plain.as_slice()).unwrap();
+fn compressed_bodies_arrive_by_both_protocols() {
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        let (address, requests) = http("200 OK");
+        let mut over_http = signal(format!("http://{address}/v1/traces"), Protocol::HttpProtobuf);
+        over_http.compression = compression;
+        send(&over_http).unwrap();
+        let requests = requests.lock().unwrap();
+        let encoding = compression.name();
+        assert!(requests[0].0.contains(&format!("content-encoding: {encoding}")), "{}", requests[0].0);
+        let encoding = HeaderValue::from_static(encoding);
+        let plain = packer::unpack(Some(&encoding), &requests[0].1, 1 << 20).unwrap();
+        ExportTraceServiceRequest::decode(plain.as_slice()).unwrap();
 
-    let receiver = Receiver::start();
-    receiver.inbox.lock().unwrap().partial = Some((1, "too old".to_owned()));
-    let over_grpc = Signal { compression: Compression::Gzip, ..receiver.signal() };
-    assert_eq!(send(&over_grpc), Ok(partly()), "the answer is compressed too");
-    assert_eq!(receiver.inbox.lock().unwrap().spans.len(), 1);
+        let receiver = Receiver::start();
+        receiver.inbox.lock().unwrap().partial = Some((1, "too old".to_owned()));
+        let over_grpc = Signal { compression, ..receiver.signal() };
+        assert_eq!(send(&over_grpc), Ok(partly()), "the answer is compressed too");
+        assert_eq!(receiver.inbox.lock().unwrap().spans.len(), 1);
+    }
+}
+
+#[test]
+fn an_answer_may_come_in_another_compression_than_the_request() {
+    let ok = [("grpc-status", "0".to_owned())];
+    for (name, answer) in [("gzip", Compression::Gzip), ("zstd", Compression::Zstd)] {
+        let kind = ("content-type", "application/grpc".to_owned());
+        let headers = [kind, ("grpc-encoding", name.to_owned())];
+        let head = |length: usize| [1, 0, 0, 0, length as u8];
+        let body = packer::Packer::new(answer).pack(&partial(), head).unwrap();
+        for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+            let address = raw_grpc(&headers, Some(body.to_vec()), &ok);
+            let signal = Signal { compression, ..signal(format!("http://{address}"), Protocol::Grpc) };
+            assert_eq!(send(&signal), Ok(partly()));
+        }
+    }
+}
+
+#[test]
+fn json_goes_over_http_as_it_is_and_compressed() {
+    for compression in [Compression::None, Compression::Zstd] {
+        let (address, requests) = http("200 OK");
+        let url = format!("http://{address}/v1/traces");
+        send(&Signal { compression, ..signal(url, Protocol::HttpJson) }).unwrap();
+        let requests = requests.lock().unwrap();
+        let (head, body) = &requests[0];
+        assert!(head.contains("content-type: application/json"), "{head}");
+        let encoding = HeaderValue::from_static(compression.name());
+        let body = packer::unpack(Some(&encoding), body, 1 << 20).unwrap_or_else(|| body.clone());
+        let told: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(told["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"], "tcp connect");
+    }
+    let said = r#"{"partialSuccess":{"rejectedSpans":"1","errorMessage":"too old"}}"#;
+    let mut signal = answer(&format!("200 OK\r\ncontent-length: {}", said.len()), said.as_bytes());
+    signal.protocol = Protocol::HttpJson;
+    assert_eq!(send(&signal), Ok(partly()));
 }
 
 #[test]
@@ -306,7 +347,8 @@ fn settings_that_cannot_work_are_told_with_the_fix() {
     let tried = |endpoint: &str, headers: Vec<(String, String)>| {
         let signal =
             Signal { headers: headers.into_iter().collect(), ..signal(endpoint.to_owned(), Protocol::HttpProtobuf) };
-        Builder { name: "traces", signal: &signal, runtime: Some(runtime.handle()) }
+        let credentials = Credentials::default();
+        Builder { name: "traces", signal: &signal, credentials: &credentials, runtime: Some(runtime.handle()) }
             .transport(method::TRACES)
             .unwrap_err()
             .to_string()
@@ -327,7 +369,9 @@ fn https_can_be_set_up_for_both_protocols() {
         // Nobody listens: it is enough that the client knows how to speak TLS.
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let signal = signal(format!("https://{gone}"), protocol);
-        let builder = Builder { name: "traces", signal: &signal, runtime: Some(runtime.handle()) };
+        let credentials = Credentials::default();
+        let runtime = Some(runtime.handle());
+        let builder = Builder { name: "traces", signal: &signal, credentials: &credentials, runtime };
         builder.transport(method::TRACES).unwrap();
         assert!(!is_final(&send(&signal)), "{protocol:?}");
     }

@@ -12,13 +12,14 @@ use tonic::Status;
 use super::super::super::receiver::{Receiver, answering, http, raw_grpc, signal};
 use super::super::{Builder, gzip};
 use super::*;
-use crate::config::{Compression, Protocol as Speaks, Signal};
+use crate::config::{Compression, Credentials, Protocol as Speaks, Signal};
 
 /// Sends so many times by one exporter.
 fn send<const TIMES: usize>(signal: &Signal) -> [Outcome; TIMES] {
     _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = Runtime::new().unwrap();
-    let exporter = Builder { name: "metrics", signal, runtime: Some(runtime.handle()) }.metrics().unwrap();
+    let (credentials, runtime) = (Credentials::default(), Some(runtime.handle()));
+    let exporter = Builder { name: "metrics", signal, credentials: &credentials, runtime }.metrics().unwrap();
     let metrics = ResourceMetrics::default();
     std::array::from_fn(|_| match pin!(exporter.send(&metrics)).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(outcome) => outcome,

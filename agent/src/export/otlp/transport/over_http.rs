@@ -1,4 +1,4 @@
-//! OTLP over HTTP with protobuf bodies.
+//! OTLP over HTTP, with bodies in protobuf or in JSON.
 
 use std::io::{self, Read as _};
 use std::time::{Duration, Instant};
@@ -12,8 +12,10 @@ use reqwest::redirect::Policy;
 
 use super::super::request::Request;
 use super::super::worker::Failure;
-use super::{USER_AGENT, answer, gzip};
-use crate::config::Compression;
+use super::json::{self, Encode};
+use super::packer::Packer;
+use super::{USER_AGENT, answer, tls};
+use crate::config::{Credentials, Protocol, Signal};
 
 /// A way to one endpoint.
 #[derive(Debug)]
@@ -21,33 +23,33 @@ pub(crate) struct Http {
     client: Client,
     url: Url,
     headers: HeaderMap,
-    compression: Compression,
+    /// How bodies become JSON, where they do.
+    json: Option<Encode>,
+    packer: Packer,
     timeout: Duration,
 }
 
 impl Http {
     pub(super) fn new(
+        signal: &Signal,
+        credentials: &Credentials,
+        method: &'static str,
         url: Url,
         mut headers: HeaderMap,
-        compression: Compression,
-        timeout: Duration,
     ) -> Result<Self, reqwest::Error> {
-        let client = client(&url, timeout)?;
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        if compression == Compression::Gzip {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        Ok(Self { client, url, headers, compression, timeout })
+        let (packer, timeout) = (Packer::new(signal.compression), signal.timeout);
+        let client = client(&url, credentials, timeout)?;
+        let json = (signal.protocol == Protocol::HttpJson).then(|| json::encoder(method));
+        let kind = if json.is_some() { "application/json" } else { "application/x-protobuf" };
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.extend(packer.encoding().map(|encoding| (CONTENT_ENCODING, encoding)));
+        Ok(Self { client, url, headers, json, packer, timeout })
     }
 
     /// Sends a request and gives the body of the answer.
     pub(super) fn send(&self, request: &Request) -> Result<Bytes, Failure> {
         let deadline = Instant::now() + self.timeout;
-        let message = request.message();
-        let body = match self.compression {
-            Compression::None => message,
-            Compression::Gzip => gzip::compress(&message, Vec::new()).map_err(|error| Failure::later(&error))?.into(),
-        };
+        let body = self.body(request).map_err(|error| Failure::later(&error))?;
         let request = self.client.post(self.url.clone()).headers(self.headers.clone()).body(body);
         // An URL may carry a secret, and the log shows the endpoint anyway.
         let response = request.send().map_err(|error| Failure::later(&error.without_url()))?;
@@ -59,14 +61,24 @@ impl Http {
     }
 }
 
+impl Http {
+    fn body(&self, request: &Request) -> io::Result<Bytes> {
+        let message = match self.json {
+            Some(encode) => encode(&request.message())?.into(),
+            None => request.message(),
+        };
+        if self.packer.encoding().is_some() { self.packer.pack(&message, |_| []) } else { Ok(message) }
+    }
+}
+
 /// A client that reaches `url`. Must be called on a thread that no runtime drives.
-fn client(url: &Url, timeout: Duration) -> Result<Client, reqwest::Error> {
+fn client(url: &Url, credentials: &Credentials, timeout: Duration) -> Result<Client, reqwest::Error> {
     let mut client = Client::builder().timeout(timeout).user_agent(USER_AGENT).redirect(redirects());
     if url.scheme() == "http" {
         // Otherwise the client looks for the system's certificates, and fails in a container that has none.
         client = client.tls_certs_only([]);
     }
-    client.build()
+    tls::client(client, credentials)?.build()
 }
 
 /// Only those that keep the method. After the others a client asks for a page, and whatever page comes would count as
