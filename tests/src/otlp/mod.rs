@@ -144,7 +144,7 @@ impl Receiver {
 
     /// Closes the port and opens it again with another certificate or other demands on clients.
     pub fn change_tls(&mut self, tls: Arc<ServerConfig>) -> Result<()> {
-        self.go_away();
+        self.go_away()?;
         self.tls = Some(tls);
         self.come_back()
     }
