@@ -1,5 +1,5 @@
-//! Ended connections in few bytes: how they wait for export. A tenth of what the ledger needs to work with them, so that an
-//! outage of minutes fits in memory; what a span tells is all there.
+//! Ended connections in few bytes: how they wait for export. A quarter of what the ledger needs to work with them, so that an
+//! outage of a minute fits in memory; what a span tells is all there.
 
 mod record;
 
