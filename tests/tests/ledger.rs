@@ -185,12 +185,16 @@ fn a_listing_meets_what_is_known() -> Result<()> {
         ("raw_tracepoint", "inet_diag"),
         ("tracepoint", "inet_diag"),
     ] {
-        met(rung, source).with_context(|| format!("{rung}, {source}"))?;
+        let mut plays = (0..5).map(|_| met(rung, source).with_context(|| format!("{rung}, {source}")));
+        // On a busy machine the smallest ring overflows before its time.
+        let proven = plays.find(|play| !matches!(play, Ok(false))).transpose()?;
+        ensure!(proven.is_some(), "{rung}, {source}: something was lost too early in each of five plays");
     }
     Ok(())
 }
 
-fn met(rung: &str, source: &str) -> Result<()> {
+/// False if something was lost too early, so that the play proves nothing.
+fn met(rung: &str, source: &str) -> Result<bool> {
     let (receiver, stage) = (Receiver::start()?, Stage::new(Family::V4, Link::Loopback)?);
     let netns = &stage.client.netns;
     let endpoint = receiver.endpoint();
@@ -202,7 +206,10 @@ fn met(rung: &str, source: &str) -> Result<()> {
     let _known = (0..30).map(|_| hold(&stage, 1, 0).inspect(|_| pause())).collect::<Result<Vec<_>>>()?;
     await_agreement(&receiver, netns)?;
     let lost = |judge: &Judge| judge.series.sum("synfin.events.lost", &[]);
-    ensure!(receiver.look(lost) < 0.5, "something is lost too early: the test proves nothing");
+    if receiver.look(lost) > 0.5 {
+        synfin.terminate()?;
+        return Ok(false);
+    }
     // Beginnings of more are lost, so that all are listed.
     synfin.signal(Signal::SIGSTOP)?;
     let _unknown = hold(&stage, 300, 0)?;
@@ -219,7 +226,7 @@ fn met(rung: &str, source: &str) -> Result<()> {
         Ok(())
     })?;
     synfin.terminate()?;
-    Ok(())
+    Ok(true)
 }
 
 /// The agent starts, ends and starts again while connections come and go; then the ledger equals the kernel.
