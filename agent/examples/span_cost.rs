@@ -21,9 +21,10 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::time::{ClockId, clock_gettime};
 use synfin::config::{Compression, Otlp as Settings, Protocol, Signal, Tls};
 use synfin::event::{Ends, Measures, State, Task};
-use synfin::export::otlp::Otlp;
+use synfin::export::otlp::{Otlp, Source};
 use synfin::export::resource::resource;
 use synfin::ledger::{Connection, End, Role, Side};
+use synfin::owner::directory::Known;
 
 const SPANS: usize = 100_000;
 /// As the drain thread hands them over.
@@ -72,7 +73,8 @@ fn main() -> Result<()> {
     let settings =
         Settings { traces, queue: 2 * SPANS, shutdown_timeout: Duration::from_mins(1), ..Settings::default() };
     let credentials = settings.credentials()?;
-    let otlp = Otlp::start(&settings, &credentials, resource(&settings), Arc::default(), Arc::default())?;
+    let source = Source::new(Arc::default(), Arc::default(), Arc::new(|_cgroup| Known::Host));
+    let otlp = Otlp::start(&settings, &credentials, resource(&settings), source, 20_000)?;
     let connections: Vec<_> = (0..SPANS as u32).map(connection).collect();
 
     let before = (cpu_ns(ClockId::ProcessCPUTime), ALLOCATIONS.load(Ordering::Relaxed));

@@ -280,6 +280,11 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// Position in an array of two.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// The value of `network.io.direction`.
     pub const fn name(self) -> &'static str {
         match self {

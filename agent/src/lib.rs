@@ -3,6 +3,7 @@
 //! The modules in the order of the flow (docs/ARCHITECTURE.md): a module knows the types of those on its left and
 //! nothing of those on its right; only `pipeline` knows them all.
 
+pub mod accounts;
 pub mod arch;
 pub mod btf;
 pub mod by;
@@ -28,6 +29,7 @@ pub mod merge;
 pub mod mounts;
 pub mod netns;
 pub mod owner;
+pub mod peers;
 pub mod pipeline;
 pub mod place;
 pub mod priority;

@@ -4,11 +4,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::accounts::Shared;
 use crate::census::Census;
-use crate::distribution::Distributions;
+use crate::distribution::Times;
 use crate::event::{EventKind, State};
 use crate::health::Probe;
-use crate::ledger::{Listener, Totals};
+use crate::ledger::{Counts, Listener, Totals};
+use crate::peers::Peer;
 
 /// One moment. Everything named a total counts since start.
 #[derive(Clone, Debug, Default)]
@@ -51,8 +53,12 @@ pub struct Status {
     pub missing_namespaces: u64,
     /// Kernel names of reset reasons by number, from its BTF; empty where it has none.
     pub reset_reasons: Arc<[String]>,
-    /// Times of ended connections; None where nobody reads them.
-    pub distributions: Option<Arc<Distributions>>,
+    /// What connections have done, by cgroup.
+    pub accounts: Arc<[Shared<Counts>]>,
+    /// Their times, by cgroup; empty where nobody reads them.
+    pub times: Arc<[Shared<Times>]>,
+    /// What connections to each peer have come to; empty where nobody reads that.
+    pub peers: Arc<[Peer]>,
     /// How export stands, by signal; empty while nothing is exported.
     pub exports: Vec<Export>,
 }

@@ -70,6 +70,7 @@ const ROOMS: &[Room] = &[
         // What everybody may know.
         Rule { module: "clock",      never: CORE_NEVER,     knows: Only(&[]) },
         Rule { module: "event",      never: CORE_NEVER,     knows: Only(&[]) },
+        Rule { module: "accounts",   never: CORE_NEVER,     knows: Only(&[]) },
         Rule { module: "netns",      never: SETTINGS_NEVER, knows: Only(&[]) },
         Rule { module: "privileges", never: SETTINGS_NEVER, knows: Only(&[]) },
         Rule { module: "logging",    never: SETTINGS_NEVER, knows: Only(&[]) },
@@ -97,13 +98,14 @@ const ROOMS: &[Room] = &[
         Rule { module: "merge",      never: BORDER_NEVER,   knows: Only(&["lanes", "ring"]) },
         Rule { module: "owner",      never: CORE_NEVER,     knows: Only(&["by", "census", "event", "mounts"]) },
         // The core.
-        Rule { module: "ledger",     never: CORE_NEVER,     knows: Only(&["census", "clock", "event"]) },
+        Rule { module: "ledger",     never: CORE_NEVER,     knows: Only(&["accounts", "census", "clock", "event"]) },
         Rule { module: "tally",      never: CORE_NEVER,     knows: Only(&["event"]) },
-        Rule { module: "distribution", never: CORE_NEVER,   knows: Only(&["clock", "ledger"]) },
-        Rule { module: "status",     never: CORE_NEVER,     knows: Only(&["census", "distribution", "event", "health", "ledger"]) },
+        Rule { module: "distribution", never: CORE_NEVER,   knows: Only(&["accounts", "clock", "event", "ledger"]) },
+        Rule { module: "peers",      never: CORE_NEVER,     knows: Only(&["distribution", "event", "ledger"]) },
+        Rule { module: "status",     never: CORE_NEVER,     knows: Only(&["accounts", "census", "distribution", "event", "health", "ledger", "peers"]) },
         Rule { module: "loss",       never: CORE_NEVER,     knows: Only(&["event", "health", "probes", "ring", "status"]) },
         // What goes out.
-        Rule { module: "export",     never: OUTPUT_NEVER,   knows: Only(&["by", "census", "clock", "config", "distribution", "event", "health", "ledger", "owner", "priority", "source", "status", "tally"]) },
+        Rule { module: "export",     never: OUTPUT_NEVER,   knows: Only(&["accounts", "by", "census", "clock", "config", "distribution", "event", "health", "ledger", "owner", "peers", "priority", "source", "status", "tally"]) },
         Rule { module: "http",       never: OUTPUT_NEVER,   knows: Only(&["clock", "export", "health", "priority", "status"]) },
         Rule { module: "view",       never: OUTPUT_NEVER,   knows: Only(&["by", "census", "clock", "event", "health", "ledger", "owner", "source", "status", "tally"]) },
         Rule { module: "doctor",     never: OUTPUT_NEVER,   knows: Only(&["btf", "exit", "health", "loader", "lockdown", "mounts", "netns", "privileges", "source"]) },

@@ -41,15 +41,15 @@ impl<K: Copy + Ord> Recent<K> {
 pub struct Memory {
     /// Namespaces with their cgroups that had sockets.
     pub places: Recent<(u32, u64)>,
-    /// Ports of namespaces that were listened on.
-    pub ports: Recent<(u32, u16)>,
+    /// Ports of namespaces that were listened on, with the cgroup of the listener.
+    pub ports: Recent<(u32, u16, u64)>,
 }
 
 impl Memory {
     /// Takes in a census.
     pub fn meet(&mut self, now_ns: u64, sums: &Sums) {
         self.places.meet(now_ns, sums.groups.iter().map(|group| (group.netns, group.cgroup)));
-        self.ports.meet(now_ns, sums.listeners.iter().map(|row| (row.netns, row.port)));
+        self.ports.meet(now_ns, sums.listeners.iter().map(|row| (row.netns, row.port, row.cgroup)));
     }
 }
 

@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::setting::{Provenance, Setting};
 use super::units::{format_size, parse_size};
 use super::value::{Parsed, boolean, duration, list, number, one};
-use super::{Census, Config, Filter, Http, Ledger, Probes, Ring, Summary};
+use super::{Census, Config, Filter, Http, Ledger, Metrics, Probes, Ring, Summary};
 use crate::probes::PROBES;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -61,6 +61,13 @@ pub(super) fn build(settings: &[Setting], problems: &mut Vec<Problem>, warnings:
             }),
         },
         http: Http { listen: read.optional("http.listen", |s| one(s, address)) },
+        metrics: Metrics {
+            series: read.field("metrics.series", default.metrics.series, |s| one(s, number(100..=10_000_000))),
+            peers: read.field("metrics.peers", default.metrics.peers, |s| one(s, number(0..=1_000))),
+            peer_groups: read.field("metrics.peer_groups", default.metrics.peer_groups, |s| {
+                list(s, Filter::LIMIT, str::parse::<Cidr>)
+            }),
+        },
         otlp: exporter::build(&mut read, warnings),
     }
 }

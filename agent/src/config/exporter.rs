@@ -7,7 +7,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::build::Reader;
-use super::otlp::{Compression, Otlp, Protocol, Section, Sections, Signal};
+use super::otlp::{Compression, Histograms, Otlp, Protocol, Section, Sections, Signal, Temporality};
 use super::setting::{Origin, Setting};
 use super::tls::{PemFile, Tls};
 use super::value::{Fault, MASK, Parsed, boolean, duration, number, one, table};
@@ -120,6 +120,10 @@ pub(super) fn build(read: &mut Reader<'_>, warnings: &mut Vec<String>) -> Otlp {
         metrics_interval: read.field("otlp.metrics_interval", default.metrics_interval, |s| {
             duration(s, &(millis(100)..=Duration::from_hours(1)))
         }),
+        metrics_temporality: read
+            .field("otlp.metrics_temporality", default.metrics_temporality, |s| one(s, Temporality::from_name)),
+        metrics_histograms: read
+            .field("otlp.metrics_histograms", default.metrics_histograms, |s| one(s, Histograms::from_name)),
         queue: read.field("otlp.queue", default.queue, |s| one(s, number(1..=4 << 20))),
         trace_sample_ratio: read.field("otlp.trace_sample_ratio", default.trace_sample_ratio, |s| one(s, ratio)),
         shutdown_timeout: read.field("otlp.shutdown_timeout", default.shutdown_timeout, |s| {

@@ -33,6 +33,9 @@ pub(super) const FIELDS: &[Field] = &[
     field("census.source", "SYNFIN_CENSUS_SOURCE"),
     field("summary.interval", "SYNFIN_SUMMARY_INTERVAL"),
     field("http.listen", "SYNFIN_HTTP_LISTEN"),
+    field("metrics.series", "SYNFIN_METRICS_SERIES"),
+    field("metrics.peers", "SYNFIN_METRICS_PEERS"),
+    field("metrics.peer_groups", "SYNFIN_METRICS_PEER_GROUPS"),
     field("otlp.enabled", "OTEL_SDK_DISABLED"),
     field("otlp.endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
     field("otlp.insecure", "OTEL_EXPORTER_OTLP_INSECURE"),
@@ -44,6 +47,8 @@ pub(super) const FIELDS: &[Field] = &[
     field("otlp.client_certificate", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"),
     field("otlp.client_key", "OTEL_EXPORTER_OTLP_CLIENT_KEY"),
     field("otlp.metrics_interval", "OTEL_METRIC_EXPORT_INTERVAL"),
+    field("otlp.metrics_temporality", "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"),
+    field("otlp.metrics_histograms", "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"),
     field("otlp.queue", "SYNFIN_OTLP_QUEUE"),
     field("otlp.trace_sample_ratio", "SYNFIN_OTLP_TRACE_SAMPLE_RATIO"),
     field("otlp.shutdown_timeout", "SYNFIN_OTLP_SHUTDOWN_TIMEOUT"),
@@ -109,7 +114,10 @@ mod tests {
 
     #[test]
     fn sections_and_their_fields_come_out_of_the_list() {
-        assert_eq!(children(""), ["filter", "probes", "ring", "ledger", "census", "summary", "http", "otlp"]);
+        assert_eq!(
+            children(""),
+            ["filter", "probes", "ring", "ledger", "census", "summary", "http", "metrics", "otlp"]
+        );
         assert_eq!(children("ring"), ["size", "poll"]);
         let exporter = ["enabled", "endpoint", "insecure", "protocol", "headers", "timeout", "compression"];
         let files = ["certificate", "client_certificate", "client_key"];

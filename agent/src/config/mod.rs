@@ -29,7 +29,7 @@ pub use cidr::Cidr;
 pub use credentials::Credentials;
 pub use load::{Loaded, Sources};
 pub use options::{CensusOptions, CensusView, RunOptions, WatchOptions};
-pub use otlp::{Compression, Otlp, Protocol, Section, Sections, Signal};
+pub use otlp::{Compression, Histograms, Otlp, Protocol, Section, Sections, Signal, Temporality};
 pub use problem::{ConfigErrors, Problem};
 pub use setting::{Origin, Provenance, Setting};
 pub use tls::{PemFile, Tls};
@@ -59,8 +59,27 @@ pub struct Config {
     pub summary: Summary,
     /// What is answered over HTTP.
     pub http: Http,
+    /// What metrics are bounded by.
+    pub metrics: Metrics,
     /// Export by OTLP.
     pub otlp: Otlp,
+}
+
+/// What metrics are bounded by, whoever reads them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Series that one reader is told at most.
+    pub series: usize,
+    /// Peers with series of their own; none with [`Metrics::peer_groups`].
+    pub peers: usize,
+    /// Networks whose peers are told together.
+    pub peer_groups: Vec<Cidr>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { series: 20_000, peers: 20, peer_groups: Vec::new() }
+    }
 }
 
 /// What is watched. An empty list excludes nothing. Applied in the kernel.

@@ -19,6 +19,10 @@ pub struct Otlp {
     pub logs: Option<Signal>,
     /// Time between two exports of metrics.
     pub metrics_interval: Duration,
+    /// Totals or differences.
+    pub metrics_temporality: Temporality,
+    /// Which buckets histograms have.
+    pub metrics_histograms: Histograms,
     /// Ended connections that may wait for export, with 128 bytes of memory for each; beyond it they are dropped and counted.
     pub queue: usize,
     /// Share of ended connections that become spans, 0 to 1.
@@ -123,6 +127,8 @@ impl Default for Otlp {
             metrics: None,
             logs: None,
             metrics_interval: Duration::from_secs(10),
+            metrics_temporality: Temporality::Cumulative,
+            metrics_histograms: Histograms::Explicit,
             queue: 131_072,
             trace_sample_ratio: 1.0,
             shutdown_timeout: Duration::from_secs(5),
@@ -237,6 +243,67 @@ impl Compression {
             "gzip" => Ok(Self::Gzip),
             "zstd" => Ok(Self::Zstd),
             _ => Err("not a compression of synfin; use none, gzip or zstd"),
+        }
+    }
+}
+
+/// What metrics tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Temporality {
+    /// Totals: an export that fails costs resolution alone.
+    #[default]
+    Cumulative,
+    /// Of counters and histograms, what has come since the last export.
+    Delta,
+    /// Of histograms alone.
+    LowMemory,
+}
+
+impl Temporality {
+    /// The value of `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cumulative => "cumulative",
+            Self::Delta => "delta",
+            Self::LowMemory => "lowmemory",
+        }
+    }
+
+    pub(super) fn from_name(name: &str) -> Result<Self, &'static str> {
+        // The specification: not case-sensitive.
+        match name.to_ascii_lowercase().as_str() {
+            "cumulative" => Ok(Self::Cumulative),
+            "delta" => Ok(Self::Delta),
+            "lowmemory" => Ok(Self::LowMemory),
+            _ => Err("not a temporality; use cumulative, delta or lowmemory"),
+        }
+    }
+}
+
+/// Buckets of histograms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Histograms {
+    /// With the bounds of docs/METRICS.md.
+    #[default]
+    Explicit,
+    /// Exponential ones.
+    Exponential,
+}
+
+impl Histograms {
+    /// The value of `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Explicit => "explicit_bucket_histogram",
+            Self::Exponential => "base2_exponential_bucket_histogram",
+        }
+    }
+
+    pub(super) fn from_name(name: &str) -> Result<Self, &'static str> {
+        match name.to_ascii_lowercase().as_str() {
+            "explicit_bucket_histogram" => Ok(Self::Explicit),
+            "base2_exponential_bucket_histogram" => Ok(Self::Exponential),
+            _ => Err("not an aggregation; use explicit_bucket_histogram or base2_exponential_bucket_histogram"),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::{Census, Config, Filter, Http, Ledger, Probes, Ring, Summary};
 
 pub(super) fn to_yaml(config: &Config) -> String {
     // Whole structs are taken apart, so that a new field cannot be forgotten here.
-    let Config { filter, probes, ring, ledger, census, summary, http, otlp } = config;
+    let Config { filter, probes, ring, ledger, census, summary, http, metrics, otlp } = config;
     let Filter { netns, netns_from: _, ports, peers, exclude_peers, exclude_loopback } = filter;
     let Probes { btf, max_rung, disable } = probes;
     let Ring { size, poll } = ring;
@@ -54,6 +54,14 @@ pub(super) fn to_yaml(config: &Config) -> String {
         ),
         ("summary", section([("interval", format_duration(*interval).into())])),
         ("http", section([("listen", listen.map_or(Value::Null, |address| address.to_string().into()))])),
+        (
+            "metrics",
+            section([
+                ("series", metrics.series.into()),
+                ("peers", metrics.peers.into()),
+                ("peer_groups", texts(&metrics.peer_groups)),
+            ]),
+        ),
         ("otlp", otlp_section(otlp)),
     ]);
     // A tree of texts and numbers always serializes.
@@ -63,6 +71,8 @@ pub(super) fn to_yaml(config: &Config) -> String {
 fn otlp_section(otlp: &Otlp) -> Value {
     let Otlp {
         metrics_interval,
+        metrics_temporality,
+        metrics_histograms,
         queue,
         trace_sample_ratio,
         shutdown_timeout,
@@ -77,6 +87,8 @@ fn otlp_section(otlp: &Otlp) -> Value {
     let mut fields = exporter(general);
     fields.extend([
         ("metrics_interval", format_duration(*metrics_interval).into()),
+        ("metrics_temporality", metrics_temporality.name().into()),
+        ("metrics_histograms", metrics_histograms.name().into()),
         ("queue", (*queue).into()),
         ("trace_sample_ratio", (*trace_sample_ratio).into()),
         ("shutdown_timeout", format_duration(*shutdown_timeout).into()),

@@ -8,8 +8,8 @@
 
 use super::prometheus::names;
 use super::readings as read;
-use super::readings::{Histograms, Points, Snapshot, census};
-use crate::distribution::{CONNECTION_BOUNDS, HANDSHAKE_BOUNDS};
+use super::readings::{Histograms, Points, View, census};
+use crate::distribution::{CONNECTION_BOUNDS, HANDSHAKE_BOUNDS, RTT_BOUNDS, STATE_BOUNDS};
 
 /// A metric.
 #[derive(Clone, Copy, Debug)]
@@ -24,22 +24,39 @@ pub struct Metric {
     pub attributes: &'static [&'static str],
     /// Kind of instrument, with where its values come from.
     pub instrument: Instrument,
+    /// Whom it is told of.
+    pub scope: Scope,
+}
+
+/// Whom a metric is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The host, or the agent itself.
+    Host,
+    /// Each owner of connections in its own resource, and the host for what belongs to none: the sum over them is the host's.
+    Owners,
+}
+
+impl Metric {
+    /// This one, of each owner.
+    const fn of_owners(self) -> Self {
+        Self { scope: Scope::Owners, ..self }
+    }
 }
 
 /// Kinds of instruments. They read the latest status when asked; totals are exact whatever happened to the exports before.
-/// (OpenTelemetry's SDK has no instrument that reads a histogram, so it is told of each value.)
 #[derive(Clone, Copy, Debug)]
 pub enum Instrument {
     /// A total of things.
-    Counter(fn(&Snapshot, &mut Points<'_, u64>)),
+    Counter(fn(&View<'_>, &mut Points<'_, u64>)),
     /// A total of time or other fractions.
-    CounterFloat(fn(&Snapshot, &mut Points<'_, f64>)),
+    CounterFloat(fn(&View<'_>, &mut Points<'_, f64>)),
     /// An amount that adds up over attributes and agents.
-    UpDownCounter(fn(&Snapshot, &mut Points<'_, i64>)),
+    UpDownCounter(fn(&View<'_>, &mut Points<'_, i64>)),
     /// A value that does not add up.
-    Gauge(fn(&Snapshot, &mut Points<'_, f64>)),
+    Gauge(fn(&View<'_>, &mut Points<'_, f64>)),
     /// A distribution with these bounds, one value for each ended connection.
-    Histogram(&'static [f64], fn(&Snapshot, &mut Histograms<'_>)),
+    Histogram(&'static [f64], fn(&View<'_>, &mut Histograms<'_>)),
 }
 
 impl Instrument {
@@ -54,59 +71,61 @@ impl Instrument {
     }
 }
 
-/// Name of the histogram of handshakes.
-pub const HANDSHAKE_DURATION: &str = "system.network.tcp.handshake.duration";
-/// Name of the histogram of whole connections.
-pub const CONNECTION_DURATION: &str = "system.network.tcp.connection.duration";
-
 const fn counter(
     name: &'static str,
     unit: &'static str,
     attributes: &'static [&'static str],
-    read: fn(&Snapshot, &mut Points<'_, u64>),
+    read: fn(&View<'_>, &mut Points<'_, u64>),
     description: &'static str,
 ) -> Metric {
-    Metric { name, unit, description, attributes, instrument: Instrument::Counter(read) }
+    Metric { name, unit, description, attributes, instrument: Instrument::Counter(read), scope: Scope::Host }
 }
 
 const fn counter_float(
     name: &'static str,
     unit: &'static str,
     attributes: &'static [&'static str],
-    read: fn(&Snapshot, &mut Points<'_, f64>),
+    read: fn(&View<'_>, &mut Points<'_, f64>),
     description: &'static str,
 ) -> Metric {
-    Metric { name, unit, description, attributes, instrument: Instrument::CounterFloat(read) }
+    Metric { name, unit, description, attributes, instrument: Instrument::CounterFloat(read), scope: Scope::Host }
 }
 
 const fn up_down(
     name: &'static str,
     unit: &'static str,
     attributes: &'static [&'static str],
-    read: fn(&Snapshot, &mut Points<'_, i64>),
+    read: fn(&View<'_>, &mut Points<'_, i64>),
     description: &'static str,
 ) -> Metric {
-    Metric { name, unit, description, attributes, instrument: Instrument::UpDownCounter(read) }
+    Metric { name, unit, description, attributes, instrument: Instrument::UpDownCounter(read), scope: Scope::Host }
 }
 
 const fn gauge(
     name: &'static str,
     unit: &'static str,
     attributes: &'static [&'static str],
-    read: fn(&Snapshot, &mut Points<'_, f64>),
+    read: fn(&View<'_>, &mut Points<'_, f64>),
     description: &'static str,
 ) -> Metric {
-    Metric { name, unit, description, attributes, instrument: Instrument::Gauge(read) }
+    Metric { name, unit, description, attributes, instrument: Instrument::Gauge(read), scope: Scope::Host }
 }
 
 const fn histogram(
     name: &'static str,
     attributes: &'static [&'static str],
     bounds: &'static [f64],
-    read: fn(&Snapshot, &mut Histograms<'_>),
+    read: fn(&View<'_>, &mut Histograms<'_>),
     description: &'static str,
 ) -> Metric {
-    Metric { name, unit: "s", description, attributes, instrument: Instrument::Histogram(bounds, read) }
+    Metric {
+        name,
+        unit: "s",
+        description,
+        attributes,
+        instrument: Instrument::Histogram(bounds, read),
+        scope: Scope::Host,
+    }
 }
 
 /// The catalogue, in the order of the document.
@@ -115,63 +134,81 @@ pub const CATALOGUE: &[Metric] = &[
     // Connections of the host.
     counter("system.network.tcp.connection.transitions", "{transition}",
         &["network.tcp.state.previous", "network.connection.state"], read::transitions,
-        "Changes of state of TCP sockets, as the kernel reported them."),
+        "Changes of state of TCP sockets, as the kernel reported them.").of_owners(),
     counter("system.network.tcp.connection.opened", "{connection}",
         &["network.tcp.handshake.role"], read::opened,
-        "Connections begun: SYN sent (client), or handshake completed by a peer (server)."),
+        "Connections begun: SYN sent (client), or handshake completed by a peer (server).").of_owners(),
     counter("system.network.tcp.connection.successes", "{connection}",
         &["network.tcp.handshake.role"], read::successes,
-        "Handshakes completed."),
+        "Handshakes completed.").of_owners(),
     counter("system.network.tcp.connection.failures", "{connection}",
         &["network.tcp.handshake.role", "error.type"], read::failures,
-        "Handshakes that failed."),
+        "Handshakes that failed.").of_owners(),
     counter("system.network.tcp.connection.ended", "{connection}",
         &["network.connection.end"], read::ended,
-        "Connections that ended, by how."),
-    histogram(HANDSHAKE_DURATION, &["network.tcp.handshake.role"], HANDSHAKE_BOUNDS, read::handshakes,
-        "Time from SYN sent to established, of connections that ended. Clients only: no event shows when a server's began."),
-    histogram(CONNECTION_DURATION, &["network.tcp.handshake.role", "network.connection.end"], CONNECTION_BOUNDS, read::connections,
-        "Time from the first event of a connection to its end, where both were seen."),
+        "Connections that ended, by how.").of_owners(),
+    histogram("system.network.tcp.handshake.duration", &["network.tcp.handshake.role"], HANDSHAKE_BOUNDS, read::handshakes,
+        "Time from SYN sent to established, of connections that ended. Clients only: no event shows when a server's began.").of_owners(),
+    histogram("system.network.tcp.connection.duration", &["network.tcp.handshake.role", "network.connection.end"], CONNECTION_BOUNDS, read::connections,
+        "Time from the first event of a connection to its end, where both were seen.").of_owners(),
+    histogram("system.network.tcp.state.duration", &["network.connection.state"], STATE_BOUNDS, read::states,
+        "Time that sockets spent in a state, when they left it, where both moments were seen. In TIME_WAIT, and in FIN_WAIT_2 without \
+         a holder, they are minisocks, of which no event tells.").of_owners(),
+    histogram("system.network.tcp.rtt.duration", &["network.tcp.handshake.role"], RTT_BOUNDS, read::round_trips,
+        "Smoothed round-trip time (RFC 6298) at the end of a connection, where the kernel had a sample.").of_owners(),
+    counter("system.network.tcp.io", "By", &["network.io.direction"], read::io,
+        "Bytes that connections carried, each once however often it was sent, as of the last event of a socket or the last listing \
+         (five minutes at most).").of_owners(),
     counter("system.network.tcp.retransmits", "{segment}",
         &["network.tcp.segment.type", "network.tcp.retransmit.type"], read::retransmits,
         "Segments sent again, counted as the kernel's RetransSegs, by what and why: `timeout` (congestion control in the state Loss: \
          the timer ran out, or the path's MTU was too large, and all that was declared lost then), `fast` (TCPFastRetrans), `tail_loss_probe`; \
-         absent where the kernel's types are not known."),
+         absent where the kernel's types are not known.").of_owners(),
     counter("system.network.tcp.resets", "{reset}",
         &["network.io.direction", "network.tcp.reset.reason", "synfin.reset.socket"], read::resets,
         "RSTs. Those sent include answers to segments that belong to no socket (`synfin.reset.socket` false), so that \
-         their sum is the kernel's OutRsts. The reason is the kernel's, for sent ones, where it gives one."),
+         their sum is the kernel's OutRsts. The reason is the kernel's, for sent ones, where it gives one.").of_owners(),
     counter("system.network.tcp.time_wait.entered", "{connection}",
         &["network.tcp.close.first"], read::time_wait,
-        "Connections that went into TIME_WAIT on this host, by who closed first."),
+        "Connections that went into TIME_WAIT on this host, by who closed first.").of_owners(),
     counter("system.network.tcp.time_wait.reused", "{connection}", &[], census::time_wait_reused,
         "TIME_WAIT sockets whose place a new connection from this host has taken, by the kernel's TWRecycled of each namespace."),
     counter("system.network.tcp.time_wait.ended", "{connection}", &[], census::time_wait_ended,
         "Minisocks (TIME_WAIT, and FIN_WAIT_2 without a holder) that went in another way: their time was over, the peer connected anew, \
          their namespace went. By the kernel's TW and TWKilled and what is still there; the kernel does not keep who closed first. \
          Up to Linux 5.15 only those whose time was over or whose namespace went; absent on 5.16 to 6.0, whose counters were not looked at."),
+    // Peers of connections that ended.
+    counter("system.network.tcp.peer.connection.ended", "{connection}", &["network.peer.group", "network.connection.end"], read::peer_ended,
+        "Connections that ended, by peer: the busiest ones by address (`metrics.peers`), or networks (`metrics.peer_groups`), and `other` \
+         for the rest. The sum over all is `system.network.tcp.connection.ended`."),
+    counter("system.network.tcp.peer.retransmits", "{segment}", &["network.peer.group"], read::peer_retransmits,
+        "Segments that connections had sent again when they ended."),
+    counter("system.network.tcp.peer.io", "By", &["network.peer.group", "network.io.direction"], read::peer_io,
+        "Bytes that connections had carried when they ended, each once however often it was sent."),
+    histogram("system.network.tcp.peer.rtt.duration", &["network.peer.group"], RTT_BOUNDS, read::peer_round_trips,
+        "Smoothed round-trip time (RFC 6298) of connections at their end."),
     // The kernel's own tables (census).
     up_down("system.network.connection.count", "{connection}",
         &["network.transport", "network.connection.state", "network.type", "linux.netns.inode", "linux.cgroup.id"],
         census::connections,
         "TCP sockets by state, as the kernel's tables had them at the last census, TIME_WAIT, half-open ones and listeners included. \
          The 80 largest pairs of namespace and cgroup have rows of their own, the others are added up without them. Minisocks \
-         have no cgroup."),
+         have no cgroup.").of_owners(),
     up_down("system.network.tcp.queue.usage", "By",
         &["network.io.direction", "linux.netns.inode", "linux.cgroup.id"], census::queues,
-        "Bytes in the queues of sockets: received and not read, or written and not acknowledged."),
+        "Bytes in the queues of sockets: received and not read, or written and not acknowledged.").of_owners(),
     up_down("system.network.tcp.accept_queue.usage", "{connection}",
         &["linux.netns.inode", "network.local.port"], census::accept_queue,
-        "Connections that wait for accept(). The 500 busiest listeners have rows of their own, the others are added up."),
+        "Connections that wait for accept(). The 500 busiest listeners have rows of their own, the others are added up.").of_owners(),
     up_down("system.network.tcp.accept_queue.limit", "{connection}",
         &["linux.netns.inode", "network.local.port"], census::accept_limit,
-        "Connections that may wait for accept()."),
+        "Connections that may wait for accept().").of_owners(),
     up_down("system.network.tcp.half_open.count", "{connection}",
         &["linux.netns.inode", "network.local.port"], census::half_open,
-        "Half-open connections of a listener, by its own account."),
+        "Half-open connections of a listener, by its own account.").of_owners(),
     gauge("system.network.tcp.half_open.age", "s",
         &["linux.netns.inode", "network.local.port"], census::oldest,
-        "Age of the oldest half-open connection of a listener; none without any."),
+        "Age of the oldest half-open connection of a listener; none without any.").of_owners(),
     // synfin itself.
     gauge("synfin.census.age", "s", &[], census::age,
         "Time since the last census began. Quiet namespaces in it may have been walked before."),
@@ -247,6 +284,16 @@ pub const CATALOGUE: &[Metric] = &[
     counter("otel.sdk.exporter.log.exported", "{log_record}", &["otel.component.type", "error.type"],
         read::logs_exported,
         "Log records that the endpoint took, or refused for good with `error.type` `rejected`."),
+    counter("otel.sdk.exporter.metric_data_point.exported", "{data_point}", &["otel.component.type", "error.type"],
+        read::points_exported,
+        "Data points that the endpoint took, or refused for good with `error.type` `rejected`, or that did not arrive (`unavailable`): \
+         what these told is told again by the next export."),
+    up_down("synfin.metrics.series", "{series}", &[], read::series_told,
+        "Series of the last export by OTLP."),
+    up_down("synfin.metrics.series.limit", "{series}", &[], read::series_limit,
+        "Series that are exported at most (`otlp.metrics_series`), but for one of each metric for what exceeds it."),
+    counter("synfin.metrics.series.refused", "{series}", &[], read::series_refused,
+        "Series that found no room: they are added up in a series of their metric with `otel.metric.overflow`."),
     // The process.
     counter_float("process.cpu.time", "s", &[], read::cpu,
         "CPU time of the agent."),
@@ -278,9 +325,11 @@ pub fn markdown() -> String {
         );
     }
     text.push_str(TAIL);
-    for (name, bounds) in [(HANDSHAKE_DURATION, HANDSHAKE_BOUNDS), (CONNECTION_DURATION, CONNECTION_BOUNDS)] {
-        let bounds: Vec<_> = bounds.iter().map(f64::to_string).collect();
-        _ = writeln!(text, "* `{name}`: {}", bounds.join(", "));
+    for Metric { name, instrument, .. } in CATALOGUE {
+        if let Instrument::Histogram(bounds, _) = instrument {
+            let bounds: Vec<_> = bounds.iter().map(f64::to_string).collect();
+            _ = writeln!(text, "* `{name}`: {}", bounds.join(", "));
+        }
     }
     text
 }

@@ -25,6 +25,15 @@ pub fn resource(settings: &Settings) -> Resource {
         .build()
 }
 
+/// Placeholder until the room of owners is merged.
+pub fn of_owner(host: &Resource, identity: &crate::owner::identity::Identity) -> Resource {
+    let host = host.iter().filter(|(key, _)| key.as_str().starts_with("host.") || key.as_str().starts_with("os."));
+    Resource::builder_empty()
+        .with_schema_url(host.map(|(key, value)| KeyValue::new(key.clone(), value.clone())), SCHEMA_URL)
+        .with_attributes(identity.attributes().map(|(key, value)| KeyValue::new(key, value.to_owned())))
+        .build()
+}
+
 fn detected() -> Vec<KeyValue> {
     let system = rustix::system::uname();
     let mut attributes = vec![

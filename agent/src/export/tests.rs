@@ -3,10 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::readings::Snapshot;
+use super::subject::Subjects;
+use crate::accounts::{NOBODY, Shared};
 use crate::census::{Census, Churn, Form, Group, Listener, Network, Sums};
-use crate::event::{EventKind, State};
+use crate::distribution::Shape;
+use crate::event::{Ends, EventKind, Measures, State};
 use crate::health::{Cost, Probe, Verdict};
-use crate::ledger::Role;
+use crate::ledger::{Connection, End, Role};
+use crate::owner::directory::Known;
+use crate::peers::Peers;
 use crate::rung::Rung;
 use crate::status::{Loss, LossReason, Status};
 
@@ -20,22 +26,22 @@ pub(super) fn full() -> Status {
     };
     for old in State::ALL {
         for new in State::ALL {
-            status.totals.transitions[old.index()][new.index()] = next();
+            status.totals.counts.transitions[old.index()][new.index()] = next();
         }
     }
     for role in Role::ALL {
-        status.totals.opened[role.index()] = next();
-        status.totals.established[role.index()] = next();
-        status.totals.failures[role.index()].insert("connection_refused", next());
-        status.totals.failures[role.index()].insert("timed_out", next());
+        status.totals.counts.opened[role.index()] = next();
+        status.totals.counts.established[role.index()] = next();
+        status.totals.counts.failures[role.index()].insert("connection_refused", next());
+        status.totals.counts.failures[role.index()].insert("timed_out", next());
     }
-    status.totals.ended = std::array::from_fn(|_| next());
-    status.totals.time_wait = std::array::from_fn(|_| next());
-    status.totals.retransmits_syn = next();
-    status.totals.retransmits_data = std::array::from_fn(|_| next());
+    status.totals.counts.ended = std::array::from_fn(|_| next());
+    status.totals.counts.time_wait = std::array::from_fn(|_| next());
+    status.totals.counts.retransmits_syn = next();
+    status.totals.counts.retransmits_data = std::array::from_fn(|_| next());
     status.totals.retransmits_syn_ack = next();
-    status.totals.resets_received = next();
-    status.totals.resets_sent = [(0, next()), (1, next())].into();
+    status.totals.counts.resets_received = next();
+    status.totals.counts.resets_sent = [(0, next()), (1, next())].into();
     status.totals.resets_without_socket = [(1, next()), (synfin_common::event::NO_REASON, next())].into();
     status.totals.unknown_connections = next();
     status.totals.missed_closes = next();
@@ -64,8 +70,25 @@ pub(super) fn full() -> Status {
     status.clock_jumps = next();
     status.missing_namespaces = next();
     status.census = Some(Arc::new(census()));
+    status.totals.counts.bytes = std::array::from_fn(|_| next());
+    status.accounts = [Shared { cgroup: NOBODY, row: 1, value: Arc::new(status.totals.counts.clone()) }].into();
+    let mut peers = Peers::new(1, Vec::new(), Shape::Explicit, 1);
+    let ends = Ends { cookie: 1, sock: 0, netns: 1, local_port: 1, peer_port: 2, local: [0; 16], peer: [1; 16] };
+    let mut connection = Connection::new(ends, State::Closed, 1);
+    connection.measures = Some(Measures { srtt_us: 500, ..Measures::default() });
+    peers.add(&connection, End::Closed);
+    status.peers = peers.share();
     status.reset_reasons = Arc::new(["not_specified".into(), "no_socket".into()]);
     status
+}
+
+/// When the agent began in [`snapshot`], nanoseconds since the Unix epoch.
+pub(super) const BEGAN: u64 = 1_700_000_000_000_000_000;
+
+/// A status, ten seconds after the agent began, where nothing has an owner.
+pub(super) fn snapshot(status: Status) -> Snapshot {
+    let (unix_ns, subjects) = Subjects::new(BEGAN).collect(&status, BEGAN + 10_000_000_000, &|_| Known::Host);
+    Snapshot { status: Arc::new(status), subjects, unix_ns, ..Snapshot::default() }
 }
 
 fn census() -> Census {

@@ -6,7 +6,9 @@ use opentelemetry_sdk::Resource;
 
 use super::*;
 use crate::clock::Source;
+use crate::export::otlp;
 use crate::health::{Probe, Verdict};
+use crate::owner::directory::Known;
 use crate::rung::Rung;
 
 /// A clock that stands at this time.
@@ -37,11 +39,11 @@ fn serve(status: Status, age: u64) -> (Server, SocketAddr) {
     let board = Arc::new(Board::default());
     board.publish(Status { time_ns: 100 * SECOND, ..status });
     let clock = Arc::new(Clock::new(Box::new(At((100 * SECOND + age).cast_signed()))));
-    let source = Arc::clone(&board);
-    let read = move || Snapshot { status: source.latest(), ..Snapshot::default() };
+    let source = otlp::Source::new(Arc::clone(&board), Arc::default(), Arc::new(|_| Known::Host));
+    let read = move || source.take();
     let bound = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = bound.address();
-    let exposition = Exposition::new(&Resource::builder_empty().build());
+    let exposition = Exposition::new(&Resource::builder_empty().build(), 20_000);
     (bound.serve(Site::new(board, clock, exposition, read)).unwrap(), address)
 }
 

@@ -1,5 +1,6 @@
 //! One connection, from its first event to its end.
 
+use super::counts::carried;
 use crate::event::{Ends, Measures, State, Task};
 
 /// `network.tcp.handshake.role`: which part this end had in the handshake.
@@ -263,6 +264,11 @@ impl Connection {
     /// Whether it is a listener, no connection.
     pub(super) const fn is_listener(&self) -> bool {
         matches!((self.state, self.left), (State::Listen, _) | (State::Closed, State::Listen))
+    }
+
+    /// Bytes that it has carried, by [`crate::event::Direction::index`]: each once, however often it was sent.
+    pub fn bytes(&self) -> [u64; 2] {
+        self.measures.map_or([0; 2], |measures| carried(&measures, self.fin_received))
     }
 
     /// Segments that were sent again.

@@ -10,6 +10,7 @@
 //! next event.
 
 mod connection;
+mod counts;
 mod course;
 mod end;
 mod listeners;
@@ -19,10 +20,13 @@ mod totals;
 mod tuple;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 pub use connection::{Connection, End, Role, Side, seconds};
+pub use counts::Counts;
+use counts::carried;
 use course::{begin, continues, learn, note};
 use listeners::Listeners;
 pub use listeners::{LISTENERS, Listener};
@@ -31,7 +35,8 @@ pub use reconcile::{Corrections, Owners};
 use table::{Slot, Table};
 pub use totals::Totals;
 
-use crate::event::{Cause, Destroy, Direction, Ends, Event, Reset, Retransmit, State, Transition};
+use crate::accounts::{self, Accounts, Shared};
+use crate::event::{Cause, Destroy, Direction, Ends, Event, Measures, Reset, Retransmit, State, Transition};
 
 /// How long a closed connection waits for its last words, in event time. The kernel sends the RST of an abort some
 /// microseconds after it has reported CLOSED; a preempted task may take a time slice or two.
@@ -76,6 +81,8 @@ pub struct Ledger {
     closing: VecDeque<(u64, u64)>,
     ended: Vec<Ended>,
     totals: Totals,
+    /// The same counts by cgroup.
+    accounts: Accounts<Counts>,
     tracked: [u64; State::LIMIT],
     listeners: Listeners,
     comparison: Option<Comparison>,
@@ -94,6 +101,7 @@ impl Ledger {
             closing: VecDeque::new(),
             ended: Vec::new(),
             totals: Totals::default(),
+            accounts: Accounts::new(accounts::LIMIT),
             tracked: [0; State::LIMIT],
             listeners: Listeners::default(),
             comparison: None,
@@ -162,6 +170,16 @@ impl Ledger {
         &self.totals
     }
 
+    /// The same by the cgroup of sockets: the sum over all is what the totals count, as long as none was let go.
+    pub fn accounts(&mut self) -> Arc<[Shared<Counts>]> {
+        self.accounts.share()
+    }
+
+    /// Lets go of cgroups of whom nothing was heard since `before_ns`.
+    pub fn expire_accounts(&mut self, before_ns: u64) {
+        self.accounts.expire(before_ns);
+    }
+
     /// For what is tallied in the kernel.
     pub const fn totals_mut(&mut self) -> &mut Totals {
         &mut self.totals
@@ -194,11 +212,13 @@ impl Ledger {
 
     fn transition(&mut self, event: &Transition) -> Applied<'_> {
         let (old, new) = (event.old, event.new);
-        self.totals.transitions[old.index()][new.index()] += 1;
+        let at = event.time_ns;
+        self.count(event.cgroup, at, |counts| counts.transitions[old.index()][new.index()] += 1);
         if old == State::Listen && new == State::SynReceived {
             return self.embryo(event);
         }
         let Some(slot) = self.slot_for(event) else { return Applied::NOTHING };
+        self.carry(slot, event.measures, event.fin_received, at);
         let connection = self.table.get_mut(slot);
         let before = connection.state;
         let entered = connection.entered_ns[old.index()];
@@ -216,7 +236,7 @@ impl Ledger {
             && old != State::Established
             && let Some(role) = self.table.get(slot).role
         {
-            self.totals.established[role.index()] += 1;
+            self.count(event.cgroup, at, |counts| counts.established[role.index()] += 1);
         }
         if new == State::Closed && before != State::Closed {
             self.leave_listener(slot);
@@ -246,7 +266,7 @@ impl Ledger {
         match (old, new) {
             (State::Closed, State::SynSent) => {
                 self.lose_embryo(event.ends.sock); // whatever was at this address is no more
-                self.totals.opened[Role::Client.index()] += 1;
+                self.count(event.cgroup, event.time_ns, |counts| counts.opened[Role::Client.index()] += 1);
                 return Some(self.insert(&begin(event, Some(Role::Client), true)));
             }
             (_, State::Listen) => {
@@ -268,7 +288,7 @@ impl Ledger {
             }
             if old == State::SynReceived {
                 // Its birth was lost or filtered out; it lies microseconds back.
-                self.opened_server(&event.ends);
+                self.opened_server(event);
                 return Some(self.insert(&begin(event, Some(Role::Server), true)));
             }
         }
@@ -331,7 +351,7 @@ impl Ledger {
         {
             self.lose_embryo(sock); // something makes children without end
         }
-        self.opened_server(&event.ends);
+        self.opened_server(event);
         let mut child = begin(event, Some(Role::Server), true);
         note(&mut child, event);
         self.tracked[child.state.index()] += 1;
@@ -346,9 +366,36 @@ impl Ledger {
         }
     }
 
-    fn opened_server(&mut self, ends: &Ends) {
-        self.totals.opened[Role::Server.index()] += 1;
-        self.listeners.opened(ends.netns, ends.local_port, 1);
+    fn opened_server(&mut self, event: &Transition) {
+        self.count(event.cgroup, event.time_ns, |counts| counts.opened[Role::Server.index()] += 1);
+        self.listeners.opened(event.ends.netns, event.ends.local_port, 1);
+    }
+
+    /// Counts something for the host and for the owner.
+    fn count(&mut self, cgroup: u64, time_ns: u64, add: impl Fn(&mut Counts)) {
+        add(&mut self.totals.counts);
+        add(self.accounts.of(cgroup, time_ns));
+    }
+
+    /// Counts the bytes that a socket has carried since it was last heard of.
+    fn carry(&mut self, slot: Slot, now: Option<Measures>, fin_received: bool, time_ns: u64) {
+        let Some(now) = now else { return };
+        let connection = self.table.get(slot);
+        let before = match connection.measures {
+            Some(before) => carried(&before, connection.fin_received),
+            None if connection.birth_seen => [0; 2],
+            None => return, // what it carried before it was known is not this agent's to count
+        };
+        let now = carried(&now, fin_received || connection.fin_received);
+        let cgroup = connection.cgroup;
+        let bytes = [now[0].saturating_sub(before[0]), now[1].saturating_sub(before[1])];
+        if bytes != [0; 2] {
+            self.count(cgroup, time_ns, |counts| {
+                for (sum, bytes) in counts.bytes.iter_mut().zip(bytes) {
+                    *sum += bytes;
+                }
+            });
+        }
     }
 
     fn lose_embryo(&mut self, sock: u64) {
@@ -366,13 +413,16 @@ impl Ledger {
 
     fn retransmit(&mut self, event: &Retransmit) -> Applied<'_> {
         let segments = u64::from(event.segments);
-        if event.syn {
-            self.totals.retransmits_syn += segments;
-        } else {
-            let cause = event.cause().map_or(Cause::ALL.len(), Cause::index);
-            self.totals.retransmits_data[cause] += segments;
-        }
-        self.touch_with(&event.ends, event.time_ns, |connection| {
+        let cause = event.cause().map_or(Cause::ALL.len(), Cause::index);
+        let slot = self.known(&event.ends);
+        self.count(self.cgroup_of(slot), event.time_ns, |counts| {
+            if event.syn {
+                counts.retransmits_syn += segments;
+            } else {
+                counts.retransmits_data[cause] += segments;
+            }
+        });
+        self.touch_with(slot, &event.ends, event.time_ns, |connection| {
             let count = if event.syn { &mut connection.retransmits_syn } else { &mut connection.retransmits_data };
             *count = count.saturating_add(event.segments);
             if connection.first_retransmit_ns == 0 {
@@ -383,14 +433,15 @@ impl Ledger {
     }
 
     fn reset(&mut self, event: &Reset) -> Applied<'_> {
-        match event.direction {
-            Direction::Receive => self.totals.resets_received += 1,
+        let slot = self.known(&event.ends);
+        self.count(self.cgroup_of(slot), event.time_ns, |counts| match event.direction {
+            Direction::Receive => counts.resets_received += 1,
             Direction::Transmit => {
                 let reason = event.reason.unwrap_or(synfin_common::event::NO_REASON);
-                *self.totals.resets_sent.entry(reason).or_default() += 1;
+                *counts.resets_sent.entry(reason).or_default() += 1;
             }
-        }
-        self.touch_with(&event.ends, event.time_ns, |connection| match event.direction {
+        });
+        self.touch_with(slot, &event.ends, event.time_ns, |connection| match event.direction {
             Direction::Receive => connection.resets_received = connection.resets_received.saturating_add(1),
             Direction::Transmit => {
                 connection.resets_sent = connection.resets_sent.saturating_add(1);
@@ -399,8 +450,22 @@ impl Ledger {
         })
     }
 
-    fn touch_with(&mut self, ends: &Ends, time_ns: u64, change: impl FnOnce(&mut Connection)) -> Applied<'_> {
-        let slot = self.find(ends).or_else(|| self.hatch(ends));
+    /// The connection on a socket, an embryo included.
+    fn known(&mut self, ends: &Ends) -> Option<Slot> {
+        self.find(ends).or_else(|| self.hatch(ends))
+    }
+
+    fn cgroup_of(&self, slot: Option<Slot>) -> u64 {
+        slot.map_or(accounts::NOBODY, |slot| self.table.get(slot).cgroup)
+    }
+
+    fn touch_with(
+        &mut self,
+        slot: Option<Slot>,
+        ends: &Ends,
+        time_ns: u64,
+        change: impl FnOnce(&mut Connection),
+    ) -> Applied<'_> {
         let connection = slot.map(|slot| {
             self.learn_cookie(slot, ends);
             self.table.touch(slot);
@@ -477,7 +542,7 @@ impl Ledger {
         if connection.role == Some(Role::Server) && !connection.is_closed() {
             self.listeners.ended(connection.ends.netns, connection.ends.local_port);
         }
-        self.totals.add_end(connection, end);
+        self.count(connection.cgroup, connection.last_ns, |counts| counts.add_end(connection, end));
         self.ended.push(Ended { connection: *connection, end });
     }
 }

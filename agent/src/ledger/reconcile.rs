@@ -96,6 +96,11 @@ impl Comparison {
     }
 }
 
+/// Whether a connection in this state has got the peer's FIN.
+const fn has_fin(state: State) -> bool {
+    matches!(state, State::CloseWait | State::LastAck | State::Closing | State::TimeWait)
+}
+
 impl Ledger {
     /// Begins a comparison with a listing that begins after `now_ns`. A comparison that is under way is given up.
     pub fn begin_comparison(&mut self, now_ns: u64) {
@@ -248,8 +253,10 @@ impl Ledger {
             self.totals.stale_states += 1;
             self.correct(|corrections| corrections.stale += 1);
         }
+        self.carry(slot, socket.measures, has_fin(to), socket.time_ns);
         let connection = self.table.get_mut(slot);
         connection.state = to;
+        connection.fin_received |= has_fin(to);
         learn(&mut connection.ends, &socket.ends);
         connection.closed_first = connection.closed_first.or(closer(to));
         connection.measures = socket.measures.or(connection.measures);
@@ -278,6 +285,7 @@ impl Ledger {
         let mut connection = Connection::new(ends, socket.state, socket.time_ns);
         connection.role = accepted.then_some(Role::Server);
         connection.first_ns = socket.time_ns.saturating_sub(quiet);
+        connection.fin_received = has_fin(socket.state);
         connection.closed_first = closer(socket.state);
         connection.measures = socket.measures;
         connection.owner = owners.get(&socket.inode).copied();

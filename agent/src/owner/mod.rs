@@ -2,6 +2,8 @@
 
 pub mod cgroup;
 mod counts;
+pub mod directory;
+pub mod identity;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;

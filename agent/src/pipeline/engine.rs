@@ -71,6 +71,8 @@ pub(super) struct Engine {
     netns: Vec<NetnsSpec>,
     missing_namespaces: u64,
     started_ns: u64,
+    /// Owners of whom nothing was heard for so long are over.
+    idle_ns: u64,
     next_tick_ns: u64,
     ticks: u64,
     newest_ns: u64,
@@ -102,6 +104,7 @@ impl Engine {
             netns: config.filter.netns.clone(),
             missing_namespaces: 0,
             started_ns: now,
+            idle_ns: super::idle(config).as_nanos() as u64,
             next_tick_ns: now + TICK_NS,
             ticks: 0,
             newest_ns: 0,
@@ -143,7 +146,7 @@ impl Engine {
     }
 
     /// How things stand before the first step.
-    pub(super) fn first_status(&self) -> Status {
+    pub(super) fn first_status(&mut self) -> Status {
         let status = self.status(self.clock.monotonic_ns(), self.kernel.probes(), Vec::new());
         // The thread that asks now is not the one that will drain.
         Status { drain_cpu: Duration::ZERO, ..status }
@@ -203,6 +206,7 @@ impl Engine {
         self.kernel.flush_log();
         if self.ticks.is_multiple_of(EMBRYO_TICKS) {
             self.ledger.expire_embryos(now);
+            self.ledger.expire_accounts(now.saturating_sub(self.idle_ns));
         }
         let tallied = self.tally.differences(self.kernel.tallies());
         self.count(&tallied);
@@ -269,12 +273,13 @@ impl Engine {
         }
     }
 
-    fn status(&self, now: u64, probes: Vec<Probe>, losses: Vec<Loss>) -> Status {
+    fn status(&mut self, now: u64, probes: Vec<Probe>, losses: Vec<Loss>) -> Status {
         let usage = usage::read();
         Status {
             time_ns: now,
             uptime: Duration::from_nanos(now.saturating_sub(self.started_ns)),
             totals: self.ledger.totals().clone(),
+            accounts: self.ledger.accounts(),
             tracked: *self.ledger.tracked(),
             ledger_limit: self.ledger.limit(),
             listeners: self.ledger.listeners(),
@@ -292,7 +297,8 @@ impl Engine {
             missing_namespaces: self.missing_namespaces,
             reset_reasons: self.kernel.reset_reasons(),
             // The engine exports nothing: whoever does adds these.
-            distributions: None,
+            times: Arc::default(),
+            peers: Arc::default(),
             exports: Vec::new(),
         }
     }

@@ -11,11 +11,20 @@ mod watch;
 mod writer;
 
 use std::io::Write;
+use std::time::Duration;
 
 use crate::config::{CensusOptions, Config, RunOptions, WatchOptions};
 use crate::health::Probe;
 use crate::logging::Recent;
 use crate::source::Chosen;
+
+/// Shortest silence after which an owner of connections is told of no more.
+const IDLE: Duration = Duration::from_mins(15);
+
+/// Silence after which an owner is let go: whoever is told metrics has been told all of it by then.
+fn idle(config: &Config) -> Duration {
+    IDLE.max(config.otlp.metrics_interval * 2)
+}
 
 /// `synfin run`: the service, until a signal or the end of its time. Its summary shows the log's `recent` warnings.
 pub fn run(config: &Config, options: &RunOptions, recent: &Recent) -> anyhow::Result<()> {

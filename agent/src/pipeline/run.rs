@@ -12,16 +12,18 @@ use crossterm::{cursor, execute, queue, terminal};
 use super::engine::{Engine, Observer, Tick};
 use super::stop::Stop;
 use crate::clock::Clock;
-use crate::config::{Config, RunOptions};
-use crate::distribution::Distributions;
+use crate::config::{Cidr, Config, Histograms, Metrics, RunOptions};
+use crate::distribution::{Distributions, Shape};
 use crate::event::Event;
 use crate::export::otlp::queue::Counts;
-use crate::export::otlp::{Otlp, Report, Source};
+use crate::export::otlp::{Lookup, Otlp, Report, Source};
 use crate::export::prometheus::Exposition;
 use crate::export::resource::resource;
 use crate::http::{self, Site};
-use crate::ledger::{Applied, Ended};
+use crate::ledger::{Applied, Ended, seconds};
 use crate::logging::{HoldBack, Recent, Warning};
+use crate::owner::directory::Known;
+use crate::peers::Peers;
 use crate::status::{Board, Status};
 use crate::view::summary;
 
@@ -45,17 +47,19 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     let first = engine.first_status();
     board.publish(first.clone());
     let resource = resource(&config.otlp);
-    let exposition = Exposition::new(&resource);
+    let exposition = Exposition::new(&resource, config.metrics.series);
+    let source = Source::new(Arc::clone(&board), Arc::clone(&clock), lookup());
     let otlp = if config.otlp.is_on() {
-        Some(Otlp::start(&config.otlp, &credentials, resource, Arc::clone(&board), Arc::clone(&clock))?)
+        Some(Otlp::start(&config.otlp, &credentials, resource, source.clone(), config.metrics.series)?)
     } else {
         None
     };
-    let distributions = listener.is_some().then(Distributions::default);
+    let is_measured = listener.is_some() || config.otlp.metrics.is_some();
+    let distributions = is_measured.then(|| Distributions::new(shape(config)));
     let server = match listener {
         Some(listener) => {
             let address = listener.address();
-            let source = otlp.as_ref().map_or_else(|| Source::new(Arc::clone(&board)), Otlp::source);
+            let source = otlp.as_ref().map_or(source, Otlp::source);
             let site = Site::new(Arc::clone(&board), Arc::clone(&clock), exposition, move || source.take());
             let server = listener.serve(site)?;
             tracing::info!(%address, "HTTP listens");
@@ -66,7 +70,9 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     tracing::info!(otlp = otlp.is_some(), "attached");
     let stop = stop.after(options.duration);
     let poll = config.ring.poll;
-    let exporter = Exporter { otlp, board: Arc::clone(&board), clock, distributions };
+    let idle = super::idle(config);
+    let peers = is_measured.then(|| peers(config, idle)).filter(|peers| !peers.is_off());
+    let mut exporter = Exporter { otlp, board: Arc::clone(&board), clock, distributions, peers, ticks: 0, idle };
     exporter.publish(first);
     let drain_stop = stop.clone();
     let drain = thread::Builder::new()
@@ -90,6 +96,28 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     Ok(())
 }
 
+/// Says what cgroups are.
+fn lookup() -> Lookup {
+    Arc::new(|_cgroup| Known::Host)
+}
+
+fn peers(config: &Config, idle: Duration) -> Peers {
+    let Metrics { peers, peer_groups, .. } = &config.metrics;
+    let group = |cidr: &Cidr| {
+        let (first, prefix) = cidr.network();
+        (cidr.to_string(), first, prefix)
+    };
+    Peers::new(*peers, peer_groups.iter().map(group).collect(), shape(config), idle.as_nanos() as u64)
+}
+
+/// Exponential buckets only for those who want them.
+fn shape(config: &Config) -> Shape {
+    match config.otlp.metrics_histograms {
+        Histograms::Exponential if config.otlp.metrics.is_some() => Shape::Exponential,
+        Histograms::Exponential | Histograms::Explicit => Shape::Explicit,
+    }
+}
+
 fn drain(mut engine: Engine, mut exporter: Exporter, poll: Duration, stop: &Stop) -> (Exporter, Status) {
     while !stop.is_set() {
         if !engine.step(&mut exporter) {
@@ -100,17 +128,31 @@ fn drain(mut engine: Engine, mut exporter: Exporter, poll: Duration, stop: &Stop
     (exporter, last)
 }
 
+/// Ticks between two looks for owners that are gone.
+const EXPIRY_TICKS: u64 = 30;
+
 /// What the drain thread tells the rest of the agent.
 struct Exporter {
     otlp: Option<Otlp>,
     board: Arc<Board>,
     clock: Arc<Clock>,
-    /// For those who ask over HTTP; kept here so that nobody who reads them can hold up the drain.
+    /// Where somebody reads metrics; kept here so that nobody who reads them can hold up the drain.
     distributions: Option<Distributions>,
+    /// Likewise.
+    peers: Option<Peers>,
+    ticks: u64,
+    idle: Duration,
 }
 
 impl Observer for Exporter {
-    fn event(&mut self, _event: &Event, _applied: &Applied<'_>) {}
+    fn event(&mut self, event: &Event, applied: &Applied<'_>) {
+        if let Some(distributions) = &mut self.distributions
+            && let Event::Transition(transition) = event
+            && let Some(in_state_ns) = applied.in_state_ns
+        {
+            distributions.left(transition.cgroup, transition.old, seconds(in_state_ns), transition.time_ns);
+        }
+    }
 
     fn ended(&mut self, ended: &[Ended]) {
         if let Some(otlp) = &self.otlp {
@@ -123,6 +165,11 @@ impl Observer for Exporter {
                 distributions.add(connection, *end, offset, place);
             }
         }
+        if let Some(peers) = &mut self.peers {
+            for Ended { connection, end } in ended {
+                peers.add(connection, *end);
+            }
+        }
     }
 
     fn tick(&mut self, tick: &Tick<'_>) {
@@ -133,15 +180,25 @@ impl Observer for Exporter {
             let kind = loss.kind.map_or("record", |kind| kind.name());
             tracing::error!(count = loss.count, kind, reason = loss.reason.name(), "events were lost");
         }
+        if let Some(peers) = &mut self.peers {
+            peers.look(tick.status.time_ns);
+        }
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(EXPIRY_TICKS)
+            && let Some(distributions) = &mut self.distributions
+        {
+            distributions.expire(tick.status.time_ns.saturating_sub(self.idle.as_nanos() as u64));
+        }
         self.publish(tick.status.clone());
     }
 }
 
 impl Exporter {
-    fn publish(&self, status: Status) {
+    fn publish(&mut self, status: Status) {
         let exports = self.otlp.as_ref().map(Otlp::exports).unwrap_or_default();
-        let distributions = self.distributions.clone().map(Arc::new);
-        self.board.publish(Status { distributions, exports, ..status });
+        let times = self.distributions.as_mut().map(Distributions::share).unwrap_or_default();
+        let peers = self.peers.as_mut().map(Peers::share).unwrap_or_default();
+        self.board.publish(Status { times, peers, exports, ..status });
     }
 }
 
@@ -224,9 +281,9 @@ fn report(last: &Status) {
     tracing::info!(
         events = seen,
         lost = last.lost(),
-        transitions = totals.transitions_sum(),
-        opened_client = totals.opened[0],
-        opened_server = totals.opened[1],
+        transitions = totals.counts.transitions_sum(),
+        opened_client = totals.counts.opened[0],
+        opened_server = totals.counts.opened[1],
         folded = totals.folded,
         missed_closes = totals.missed_closes,
         "ended"

@@ -147,16 +147,16 @@ fn rates(text: &mut String, before: &Status, now: &Status) {
     let rate = |count: fn(&Status) -> u64| per_second(before, now, count);
     text.push_str(&format!("\nPER SECOND   opened {:.0} client, {:.0} server   failed {:.0}   ended {:.0}   transitions {:.0}\n             \
          retransmits {:.0} data, {:.0} syn, {:.0} syn-ack   resets {:.0} received, {:.0} sent\n",
-        rate(|status| status.totals.opened[Role::Client.index()]),
-        rate(|status| status.totals.opened[Role::Server.index()]),
-        rate(|status| status.totals.failures.iter().flat_map(|failures| failures.values()).sum()),
-        rate(|status| status.totals.ended.iter().sum()),
-        rate(|status| status.totals.transitions_sum()),
-        rate(|status| status.totals.retransmits_data.iter().sum()),
-        rate(|status| status.totals.retransmits_syn),
+        rate(|status| status.totals.counts.opened[Role::Client.index()]),
+        rate(|status| status.totals.counts.opened[Role::Server.index()]),
+        rate(|status| status.totals.counts.failures.iter().flat_map(|failures| failures.values()).sum()),
+        rate(|status| status.totals.counts.ended.iter().sum()),
+        rate(|status| status.totals.counts.transitions_sum()),
+        rate(|status| status.totals.counts.retransmits_data.iter().sum()),
+        rate(|status| status.totals.counts.retransmits_syn),
         rate(|status| status.totals.retransmits_syn_ack),
-        rate(|status| status.totals.resets_received),
-        rate(|status| status.totals.resets_sent.values().chain(status.totals.resets_without_socket.values()).sum())
+        rate(|status| status.totals.counts.resets_received),
+        rate(|status| status.totals.counts.resets_sent.values().chain(status.totals.resets_without_socket.values()).sum())
     ));
 }
 
@@ -164,7 +164,9 @@ fn failures(text: &mut String, now: &Status) {
     let rows: Vec<String> = Role::ALL
         .into_iter()
         .flat_map(|role| {
-            now.totals.failures[role.index()].iter().map(move |(why, count)| format!("{count} {why} ({})", role.name()))
+            now.totals.counts.failures[role.index()]
+                .iter()
+                .map(move |(why, count)| format!("{count} {why} ({})", role.name()))
         })
         .collect();
     if !rows.is_empty() {
@@ -283,8 +285,8 @@ mod tests {
         let before = Status { time_ns: 1_000_000_000, ..Status::default() };
         let mut now = Status { time_ns: 3_000_000_000, ledger_limit: 100, ..Status::default() };
         now.tracked[State::CloseWait.index()] = 40;
-        now.totals.opened = [10, 20];
-        now.totals.failures[0].insert("connection_refused", 3);
+        now.totals.counts.opened = [10, 20];
+        now.totals.counts.failures[0].insert("connection_refused", 3);
         now.listeners = vec![Listener { netns: 7, port: 443, opened: 20, open: 5 }];
         let text = screen(&before, &now, &[]).render(200, 100);
         assert!(text.contains("close_wait   40        ######"), "{text}");

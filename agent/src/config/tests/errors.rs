@@ -124,7 +124,7 @@ fn unknown_keys_name_the_known_ones() {
     for (text, complaint) in [
         (
             "rings: {}",
-            "rings (file F): is unknown; known here: filter, probes, ring, ledger, census, summary, http, otlp",
+            "rings (file F): is unknown; known here: filter, probes, ring, ledger, census, summary, http, metrics, otlp",
         ),
         ("ring: {siz: 1}", "ring.siz (file F): is unknown; known here: size, poll"),
         (
@@ -132,7 +132,10 @@ fn unknown_keys_name_the_known_ones() {
             "otlp.logs.queue (file F): is unknown; known here: enabled, endpoint, insecure, protocol, headers, timeout, compression, certificate, client_certificate, client_key",
         ),
         ("ring: 8MiB", "ring (file F): is a section; put its fields below it: size, poll"),
-        ("1: 2", "1 (file F): is unknown; known here: filter, probes, ring, ledger, census, summary, http, otlp"),
+        (
+            "1: 2",
+            "1 (file F): is unknown; known here: filter, probes, ring, ledger, census, summary, http, metrics, otlp",
+        ),
     ] {
         assert_eq!(complaints(text), complaint);
     }

@@ -1,232 +1,277 @@
-//! Metrics: the catalogue as instruments of OpenTelemetry's SDK, sent by its exporter.
+//! Metrics: the catalogue, read at intervals, written and sent by a thread of its own.
+//!
+//! Nothing waits here: totals come again with the next export, and differences are told until they have arrived.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use opentelemetry::InstrumentationScope;
-use opentelemetry::metrics::{Histogram, Meter, MeterProvider as _};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
-use opentelemetry_sdk::metrics::data::ResourceMetrics;
-use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
-use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
-
+use super::envelope::Envelope;
 use super::link::Link;
 use super::source::Source;
+use super::transport::Transport;
 use super::worker::{Accepted, Failure};
-use crate::distribution::Measured;
-use crate::export::catalogue::{CATALOGUE, CONNECTION_DURATION, HANDSHAKE_DURATION, Instrument, Metric};
-use crate::export::readings::{Snapshot, ended_as, of};
-use crate::ledger::{Connection, End};
+use crate::export::series::{Series, Temporality, Usage};
+use crate::priority;
 
-/// The snapshot of the collection that is going on: all instruments of one export read the same moment.
-#[derive(Debug)]
-struct Collection {
-    source: Source,
-    held: Mutex<Option<Arc<Snapshot>>>,
-}
+mod encode;
 
-impl Collection {
-    const fn of(source: Source) -> Self {
-        Self { source, held: Mutex::new(None) }
-    }
-
-    fn snapshot(&self) -> Arc<Snapshot> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(held.get_or_insert_with(|| Arc::new(self.source.take())))
-    }
-
-    /// The collection is over.
-    fn release(&self) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
+use encode::{Encoder, Filled};
 
 /// Pause between two attempts at the end of the agent, after which there is no next export.
 const LAST_PAUSE: Duration = Duration::from_millis(200);
 
-/// A way that totals can go.
-pub(super) trait Way: Send + Sync + 'static {
-    /// Sends them once, until the endpoint has answered or the time is up.
-    fn send(&self, metrics: &ResourceMetrics) -> impl Future<Output = Result<Accepted, Failure>> + Send;
+/// What became of data points. Totals.
+#[derive(Debug, Default)]
+struct Books {
+    exported: AtomicU64,
+    /// Refused by the endpoint for good.
+    rejected: AtomicU64,
+    /// In exports that did not arrive; the next one had the same totals.
+    missed: AtomicU64,
+    /// Of the last collection: series told, most of them, and, a total, refused.
+    series: Mutex<Usage>,
 }
 
-/// What the reader exports through: tells the link how it went, and the collection that it is complete.
-struct Exporter<W> {
-    way: W,
-    link: Arc<Link>,
-    collection: Arc<Collection>,
-    end: Arc<OnceLock<Instant>>,
+/// What became of data points, and how the budget of series stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Points {
+    /// Data points that the endpoint took, a total.
+    pub exported: u64,
+    /// Data points that it refused, a total.
+    pub rejected: u64,
+    /// Data points of exports that did not arrive, a total: their totals were told again.
+    pub missed: u64,
+    /// Series of the last export.
+    pub series: Usage,
 }
 
-impl<W: Way> PushMetricExporter for Exporter<W> {
-    /// On the reader's own thread, which has nothing else to do meanwhile.
-    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        self.collection.release();
-        loop {
-            let why = match self.way.send(metrics).await {
-                Ok(Accepted { rejected, message }) => {
-                    self.link.answered(rejected.try_into().unwrap_or(usize::MAX), &message);
-                    return Ok(());
-                }
-                Err(Failure::Retry { why, .. }) => {
-                    self.link.missed(&why);
-                    if self.end.get().is_some_and(|end| Instant::now() + LAST_PAUSE < *end) {
-                        std::thread::sleep(LAST_PAUSE);
-                        continue;
-                    }
-                    why
-                }
-                Err(Failure::Rejected(why)) => {
-                    self.link.refused(&why);
-                    why
-                }
-            };
-            return Err(OTelSdkError::InternalFailure(why));
+impl Books {
+    fn read(&self) -> Points {
+        Points {
+            exported: self.exported.load(Ordering::Relaxed),
+            rejected: self.rejected.load(Ordering::Relaxed),
+            missed: self.missed.load(Ordering::Relaxed),
+            series: *self.series.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
+}
 
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
+/// When to stop.
+#[derive(Debug, Default)]
+struct Stop {
+    /// The last export must be done by then.
+    end: Option<Instant>,
+    /// Whether it is, and if it did not arrive, why.
+    done: Option<Result<(), String>>,
+}
+
+/// What the thread and its owner share.
+#[derive(Debug, Default)]
+struct Shared {
+    books: Books,
+    stop: Mutex<Stop>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn stop(&self) -> std::sync::MutexGuard<'_, Stop> {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
-        Ok(())
+    /// Sleeps until `due`, or until it is time to stop: then by when the last export must be done.
+    fn sleep(&self, due: Instant) -> Option<Instant> {
+        let mut stop = self.stop();
+        while stop.end.is_none() {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            stop = self.changed.wait_timeout(stop, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        stop.end
     }
 
-    /// An outage costs resolution and nothing else.
-    fn temporality(&self) -> Temporality {
-        Temporality::Cumulative
+    fn finish(&self, outcome: Result<(), String>) {
+        self.stop().done.get_or_insert(outcome);
+        self.changed.notify_all();
     }
 }
 
-/// The running instruments.
+/// The running exports.
 #[derive(Debug)]
 pub(super) struct Metrics {
-    provider: SdkMeterProvider,
+    shared: Arc<Shared>,
     pub(super) link: Arc<Link>,
-    /// When the last export must be done.
-    end: Arc<OnceLock<Instant>>,
-    handshake: Histogram<f64>,
-    connection: Histogram<f64>,
+}
+
+/// How metrics are told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    /// Time between two exports.
+    pub(super) interval: Duration,
+    /// Series that are told at most.
+    pub(super) budget: usize,
+    /// Totals or differences.
+    pub(super) temporality: Temporality,
+}
+
+/// Exports that have not begun.
+pub(super) struct Prepared {
+    exporter: Exporter,
 }
 
 impl Metrics {
-    /// Starts the reader.
-    pub(super) fn start(
-        way: impl Way,
-        link: Link,
-        source: Source,
-        interval: Duration,
-        resource: Resource,
-        scope: InstrumentationScope,
-    ) -> Self {
-        let (link, collection) = (Arc::new(link), Arc::new(Collection::of(source)));
-        let end = Arc::default();
-        let exporter =
-            Exporter { way, link: Arc::clone(&link), collection: Arc::clone(&collection), end: Arc::clone(&end) };
-        // The SDK folds what exceeds 2000 attribute sets of an instrument into one. The catalogue stays far below (its
-        // largest is the 121 pairs of states), so that no view has to raise the limit.
-        let provider = SdkMeterProvider::builder()
-            .with_reader(PeriodicReader::builder(exporter).with_interval(interval).build())
-            .with_resource(resource)
-            .build();
-        let meter = provider.meter_with_scope(scope);
-        for metric in CATALOGUE {
-            observe(&meter, metric, &collection);
-        }
-        let (handshake, connection) = (histogram(&meter, HANDSHAKE_DURATION), histogram(&meter, CONNECTION_DURATION));
-        Self { provider, link, end, handshake, connection }
-    }
-
-    /// Adds a connection that ended to the distributions.
-    pub(super) fn ended(&self, connection: &Connection, end: End) {
-        let measured = Measured::of(connection, end);
-        if let Some((seconds, role)) = measured.handshake {
-            self.handshake.record(seconds, &[of(role)]);
-        }
-        if let Some(seconds) = measured.connection {
-            match connection.role {
-                Some(role) => self.connection.record(seconds, &[of(role), ended_as(end)]),
-                None => self.connection.record(seconds, &[ended_as(end)]),
-            }
-        }
+    /// Makes ready what the thread needs.
+    pub(super) fn prepare(transport: Transport, link: Link, envelope: Envelope, manner: Manner) -> Prepared {
+        let series = Series::new(manner.budget, manner.temporality);
+        let (link, shared) = (Arc::new(link), Arc::default());
+        Prepared { exporter: Exporter { transport, link, shared, envelope, manner, series } }
     }
 
     /// Exports a last time, after [`Link::end`]. Whether that arrived within the time, or the last error.
     pub(super) fn shutdown(&self, timeout: Duration) -> Result<(), String> {
-        _ = self.end.set(Instant::now() + timeout);
-        self.provider.shutdown_with_timeout(timeout).map_err(|error| match error {
-            OTelSdkError::InternalFailure(why) => self.link.error().unwrap_or(why),
-            other => self.link.error().unwrap_or_else(|| other.to_string()),
+        let end = Instant::now() + timeout;
+        let mut stop = self.shared.stop();
+        stop.end = Some(end);
+        self.shared.changed.notify_all();
+        while stop.done.is_none() {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            stop = self.shared.changed.wait_timeout(stop, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let done = stop.done.clone();
+        drop(stop);
+        done.unwrap_or_else(|| {
+            Err(self.link.error().unwrap_or_else(|| "the endpoint did not answer in time".to_owned()))
         })
     }
 
-    #[cfg(test)]
-    pub(super) fn flush(&self) {
-        self.provider.force_flush().unwrap();
+    /// Stops without a last export.
+    pub(super) fn abandon(&self) {
+        self.shared.stop().end = Some(Instant::now());
+        self.shared.changed.notify_all();
     }
 }
 
-/// Makes the instrument of a metric; it lives as long as the provider.
-fn observe(meter: &Meter, metric: &Metric, collection: &Arc<Collection>) {
-    let collection = Arc::clone(collection);
-    let (name, unit, description) = (metric.name, metric.unit, metric.description);
-    match metric.instrument {
-        Instrument::Counter(read) => {
-            meter
-                .u64_observable_counter(name)
-                .with_unit(unit)
-                .with_description(description)
-                .with_callback(move |observer| {
-                    read(&collection.snapshot(), &mut |value, attributes| observer.observe(value, attributes));
-                })
-                .build();
-        }
-        Instrument::CounterFloat(read) => {
-            meter
-                .f64_observable_counter(name)
-                .with_unit(unit)
-                .with_description(description)
-                .with_callback(move |observer| {
-                    read(&collection.snapshot(), &mut |value, attributes| observer.observe(value, attributes));
-                })
-                .build();
-        }
-        Instrument::UpDownCounter(read) => {
-            meter
-                .i64_observable_up_down_counter(name)
-                .with_unit(unit)
-                .with_description(description)
-                .with_callback(move |observer| {
-                    read(&collection.snapshot(), &mut |value, attributes| observer.observe(value, attributes));
-                })
-                .build();
-        }
-        Instrument::Gauge(read) => {
-            meter
-                .f64_observable_gauge(name)
-                .with_unit(unit)
-                .with_description(description)
-                .with_callback(move |observer| {
-                    read(&collection.snapshot(), &mut |value, attributes| observer.observe(value, attributes));
-                })
-                .build();
-        }
-        Instrument::Histogram(..) => {} // recorded, not observed: see `histogram`
+impl Prepared {
+    /// Reads what became of data points.
+    pub(super) fn points(&self) -> impl Fn() -> Points + Send + Sync + 'static {
+        let shared = Arc::clone(&self.exporter.shared);
+        move || shared.books.read()
+    }
+
+    /// Starts the thread.
+    pub(super) fn start(self, source: Source) -> io::Result<Metrics> {
+        let Self { mut exporter } = self;
+        let (shared, link) = (Arc::clone(&exporter.shared), Arc::clone(&exporter.link));
+        // Nobody joins the thread: it may hang in a request for as long as the endpoint's time-out.
+        std::thread::Builder::new().name("otlp-metrics".to_owned()).spawn(move || {
+            priority::lower();
+            let shared = Arc::clone(&exporter.shared);
+            let _finish = Finish(&shared);
+            exporter.run(&source);
+        })?;
+        Ok(Metrics { shared, link })
     }
 }
 
-/// Makes the histogram of this name, by its row of the catalogue.
-fn histogram(meter: &Meter, name: &'static str) -> Histogram<f64> {
-    let mut builder = meter.f64_histogram(name);
-    for metric in CATALOGUE.iter().filter(|metric| metric.name == name) {
-        builder = builder.with_unit(metric.unit).with_description(metric.description);
-        if let Instrument::Histogram(bounds, _) = metric.instrument {
-            builder = builder.with_boundaries(bounds.to_vec());
+/// Whatever happens to the thread, nobody waits for it in vain.
+struct Finish<'a>(&'a Shared);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.0.finish(Err("the thread that exports metrics has failed".to_owned()));
+    }
+}
+
+/// What the thread works with.
+struct Exporter {
+    transport: Transport,
+    link: Arc<Link>,
+    shared: Arc<Shared>,
+    envelope: Envelope,
+    manner: Manner,
+    series: Series,
+}
+
+impl Exporter {
+    fn run(&mut self, source: &Source) {
+        let mut due = Instant::now() + self.manner.interval;
+        loop {
+            let end = self.shared.sleep(due);
+            match end {
+                None => {
+                    // What failed is told by the link.
+                    _ = self.export(source);
+                    // An export that took long does not make the next ones come in a heap.
+                    due = (due + self.manner.interval).max(Instant::now());
+                }
+                Some(end) => {
+                    let outcome = self.last(source, end);
+                    return self.shared.finish(outcome);
+                }
+            }
         }
     }
-    builder.build()
+
+    /// The last export is tried again while there is time.
+    fn last(&mut self, source: &Source, end: Instant) -> Result<(), String> {
+        loop {
+            match self.export(source) {
+                Err(Failure::Retry { .. }) if Instant::now() + LAST_PAUSE < end => std::thread::sleep(LAST_PAUSE),
+                Err(Failure::Retry { why, .. } | Failure::Rejected(why)) => return Err(why),
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    /// Tells everything of this moment. Requests that do not arrive keep none of the others back.
+    fn export(&mut self, source: &Source) -> Result<(), Failure> {
+        let snapshot = source.take();
+        let mut encoder = Encoder::new(&self.envelope, self.manner.temporality, snapshot.unix_ns);
+        self.series.collect(&snapshot, &mut encoder);
+        let books = &self.shared.books;
+        *books.series.lock().unwrap_or_else(PoisonError::into_inner) = self.series.usage();
+        let mut outcome = Ok(());
+        let mut arrived = Vec::new();
+        for Filled { request, points } in encoder.finish() {
+            let points = points as u64;
+            let answer = match &outcome {
+                // Whoever does not answer once will not answer the rest either.
+                Err(Failure::Retry { why, after }) => Err(Failure::Retry { why: why.clone(), after: *after }),
+                _ => self.transport.send(&request),
+            };
+            arrived.push(!matches!(answer, Err(Failure::Retry { .. })));
+            match answer {
+                Ok(Accepted { rejected, message }) => {
+                    let rejected = rejected.min(points);
+                    self.link.answered(rejected.try_into().unwrap_or(usize::MAX), &message);
+                    books.rejected.fetch_add(rejected, Ordering::Relaxed);
+                    books.exported.fetch_add(points - rejected, Ordering::Relaxed);
+                }
+                Err(failure) => {
+                    match &failure {
+                        Failure::Retry { why, .. } => {
+                            self.link.missed(why);
+                            books.missed.fetch_add(points, Ordering::Relaxed);
+                        }
+                        Failure::Rejected(why) => {
+                            self.link.refused(why);
+                            books.rejected.fetch_add(points, Ordering::Relaxed);
+                        }
+                    }
+                    outcome = outcome.and(Err(failure));
+                }
+            }
+        }
+        // What the endpoint has refused for good it would refuse again: its differences are lost, and counted above.
+        self.series.delivered(|delivery| arrived.get(delivery).copied().unwrap_or(false));
+        outcome
+    }
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 //! Spans and log records go their own way: what waits, what is shed and what is lost is counted ([`queue`]), spans are
 //! encoded straight from what the ledger knew ([`span`]), and the endpoint's answers are taken by what they say
 //! (`transport`). OpenTelemetry's SDK loses some without counting them, takes five times the CPU, which the traffic that
-//! is watched then lacks, and knows answers as text. Metrics, which are few, are made by the SDK and sent by its exporter,
-//! which has the same transport below it. An endpoint that is away is no error: what fits the queue waits for it, the
-//! rest is counted, and totals are cumulative.
+//! is watched then lacks, and knows answers as text. Metrics are written from the catalogue in the same way (`metrics`): the
+//! SDK has one resource for all, no examples, and no end for a series. An endpoint that is away is no error: what fits the
+//! queue waits for it, the rest is counted, and totals come again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,14 +15,16 @@ use opentelemetry_sdk::Resource;
 use tokio::runtime::{Handle, Runtime};
 
 use crate::clock::Clock;
-use crate::config::{Credentials, Otlp as Settings, Protocol, Signal};
+use crate::config::{Credentials, Histograms, Otlp as Settings, Protocol, Signal, Temporality};
 use crate::distribution::Place;
 use crate::export::resource::{SCHEMA_URL, SCOPE};
+use crate::export::series;
 use crate::ledger::{Connection, End};
 use crate::priority;
-use crate::status::{Board, Export};
+use crate::status::Export;
 
 mod changes;
+mod envelope;
 pub mod ids;
 mod line;
 mod link;
@@ -40,14 +42,16 @@ mod transport;
 mod words;
 mod worker;
 
+use envelope::Envelope;
 use ids::{Ids, Sampler};
 use link::Link;
 use logs::Logs;
-use metrics::Metrics;
+pub use metrics::Points;
+use metrics::{Manner, Metrics};
 use queue::Counts;
 use request::Requests;
 use sender::Sender;
-pub use source::Source;
+pub use source::{Lookup, Source};
 use span::Ended;
 use traces::Traces;
 use transport::{Builder, method};
@@ -134,21 +138,22 @@ pub struct Report {
 }
 
 impl Otlp {
-    /// Starts what `settings` asks for, with what [`Settings::credentials`] read for it, in the name of `resource`. Fails only for
-    /// settings that can never work; the network is not tried here.
+    /// Starts what `settings` asks for, with what [`Settings::credentials`] read for it, in the name of `resource`: what `source` tells, in
+    /// at most `series` series of metrics. Fails only for settings that can never work; the network is not tried here.
     pub fn start(
         settings: &Settings,
         credentials: &[Credentials; 3],
         resource: Resource,
-        board: Arc<Board>,
-        clock: Arc<Clock>,
+        source: Source,
+        series: usize,
     ) -> Result<Self, OtlpError> {
         let runtime = runtime(settings)?;
+        let clock = source.clock();
         let start = Start {
             settings,
             credentials,
-            board,
-            clock: Arc::clone(&clock),
+            source,
+            series,
             runtime: runtime.as_ref().map(Runtime::handle),
             resource,
             scope: InstrumentationScope::builder(SCOPE)
@@ -159,7 +164,10 @@ impl Otlp {
         let traces = settings.traces.as_ref().map(|signal| start.traces(signal)).transpose()?.map(Arc::new);
         let logs = settings.logs.as_ref().map(|signal| start.logs(signal)).transpose()?;
         let source = start.source(traces.as_ref(), logs.as_ref());
-        let metrics = settings.metrics.as_ref().map(|signal| start.metrics(signal, source.clone())).transpose()?;
+        let (metrics, source) = match &settings.metrics {
+            Some(signal) => start.metrics(signal, source).map(|(metrics, source)| (Some(metrics), source))?,
+            None => (None, source),
+        };
         let sampler = traces.is_some().then(|| Sampler::new(settings.trace_sample_ratio));
         Ok(Self { clock, traces, logs, metrics, source, sampler, runtime, shutdown_timeout: settings.shutdown_timeout })
     }
@@ -167,14 +175,8 @@ impl Otlp {
     /// Takes connections that ended. Made for the thread that drains the ring: it never waits for the network, and takes
     /// one short lock for all of them, so hand them over in batches.
     pub fn ended<'a>(&self, ended: impl IntoIterator<Item = (&'a Connection, End)>) {
-        let ended = ended.into_iter().inspect(|(connection, end)| {
-            if let Some(metrics) = &self.metrics {
-                metrics.ended(connection, *end);
-            }
-        });
-        match &self.traces {
-            Some(traces) => traces.ended(&self.clock, ended),
-            None => ended.for_each(drop),
+        if let Some(traces) = &self.traces {
+            traces.ended(&self.clock, ended.into_iter());
         }
     }
 
@@ -254,7 +256,9 @@ impl Drop for Otlp {
         if let Some(logs) = &self.logs {
             logs.queue().close(now);
         }
-        drop(self.metrics.take()); // its reader still needs the runtime
+        if let Some(metrics) = &self.metrics {
+            metrics.abandon();
+        }
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -281,8 +285,9 @@ struct Start<'a> {
     settings: &'a Settings,
     /// Of traces, metrics and logs.
     credentials: &'a [Credentials; 3],
-    board: Arc<Board>,
-    clock: Arc<Clock>,
+    source: Source,
+    /// The budget of series.
+    series: usize,
     runtime: Option<&'a Handle>,
     resource: Resource,
     scope: InstrumentationScope,
@@ -305,7 +310,7 @@ impl Start<'_> {
         Ok(Sender {
             requests: Requests::new(&self.resource, &self.scope),
             transport: self.builder(name, signal).transport(method)?,
-            board: Arc::clone(&self.board),
+            board: self.source.board(),
         })
     }
 
@@ -318,36 +323,53 @@ impl Start<'_> {
     fn logs(&self, signal: &Signal) -> Result<Logs, OtlpError> {
         let sender = self.sender("logs", signal, method::LOGS)?;
         let link = Link::new("logs", &signal.endpoint, signal.protocol);
-        Ok(Logs::start(sender, link, Arc::clone(&self.clock), self.scope.clone())?)
+        Ok(Logs::start(sender, link, self.source.clock(), self.scope.clone())?)
     }
 
     fn source(&self, traces: Option<&Arc<Traces>>, logs: Option<&Logs>) -> Source {
-        let component = |signal: &Option<Signal>, [grpc, http, json]: [&'static str; 3]| match signal
-            .as_ref()
-            .map(|signal| signal.protocol)
-        {
-            Some(Protocol::HttpProtobuf) => http,
-            Some(Protocol::HttpJson) => json,
-            Some(Protocol::Grpc) | None => grpc,
-        };
         let spans = ["otlp_grpc_span_exporter", "otlp_http_span_exporter", "otlp_http_json_span_exporter"];
         let records = ["otlp_grpc_log_exporter", "otlp_http_log_exporter", "otlp_http_json_log_exporter"];
-        let spans = component(&self.settings.traces, spans);
-        let records = component(&self.settings.logs, records);
-        Source::new(Arc::clone(&self.board))
+        let spans = component(self.settings.traces.as_ref(), spans);
+        let records = component(self.settings.logs.as_ref(), records);
+        self.source
+            .clone()
             .with_queues(traces.map(|traces| (Arc::clone(traces), spans)), logs.map(|logs| (logs.clone(), records)))
     }
 
-    fn metrics(&self, signal: &Signal, source: Source) -> Result<Metrics, OtlpError> {
-        let way = self.builder("metrics", signal).metrics()?;
-        Ok(Metrics::start(
-            way,
-            Link::new("metrics", &signal.endpoint, signal.protocol),
-            source,
-            self.settings.metrics_interval,
-            self.resource.clone(),
-            self.scope.clone(),
-        ))
+    fn metrics(&self, signal: &Signal, source: Source) -> Result<(Metrics, Source), OtlpError> {
+        let transport = self.builder("metrics", signal).transport(method::METRICS)?;
+        let manner = Manner {
+            interval: self.settings.metrics_interval,
+            budget: self.series,
+            temporality: temporality(self.settings.metrics_temporality),
+        };
+        let is_exponential = self.settings.metrics_histograms == Histograms::Exponential;
+        let envelope = Envelope::new(self.resource.clone(), &self.scope, is_exponential);
+        let link = Link::new("metrics", &signal.endpoint, signal.protocol);
+        let kinds = ["otlp_grpc_metric_exporter", "otlp_http_metric_exporter", "otlp_http_json_metric_exporter"];
+        let exporter = component(Some(signal), kinds);
+        let metrics = Metrics::prepare(transport, link, envelope, manner);
+        // Its own books are among what it tells.
+        let source = source.with_points(metrics.points(), exporter);
+        let metrics = metrics.start(source.clone())?;
+        Ok((metrics, source))
+    }
+}
+
+const fn temporality(preference: Temporality) -> series::Temporality {
+    match preference {
+        Temporality::Cumulative => series::Temporality::Cumulative,
+        Temporality::Delta => series::Temporality::Delta,
+        Temporality::LowMemory => series::Temporality::LowMemory,
+    }
+}
+
+/// `otel.component.type` of a signal's exporter, out of those for gRPC, HTTP and JSON.
+fn component(signal: Option<&Signal>, [grpc, http, json]: [&'static str; 3]) -> &'static str {
+    match signal.map(|signal| signal.protocol) {
+        Some(Protocol::HttpProtobuf) => http,
+        Some(Protocol::HttpJson) => json,
+        Some(Protocol::Grpc) | None => grpc,
     }
 }
 

@@ -30,6 +30,14 @@ pub(super) enum Room {
     Large = 3,
 }
 
+/// A nested message that is not ended yet.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Open {
+    start: usize,
+    room: Room,
+}
+
 /// A buffer with messages in it. Writing cannot fail.
 #[derive(Debug, Default)]
 pub(super) struct Writer {
@@ -91,6 +99,38 @@ impl Writer {
         } else {
             self.close(start, room, length);
         }
+    }
+
+    /// Begins a nested message that [`Writer::seal`] ends: for those whose content comes from several callers.
+    pub(super) fn open(&mut self, field: u32, room: Room) -> Open {
+        self.tag(field, LENGTH_DELIMITED);
+        self.buffer.put_bytes(0, room as usize);
+        Open { start: self.buffer.len(), room }
+    }
+
+    /// Ends a message that was opened last.
+    pub(super) fn seal(&mut self, Open { start, room }: Open) {
+        let length = self.buffer.len() - start;
+        self.close(start, room as usize, length);
+    }
+
+    /// Fields `repeated fixed64` (or `double`, by its bits), packed.
+    pub(super) fn packed64(&mut self, field: u32, values: impl ExactSizeIterator<Item = u64>) {
+        self.tag(field, LENGTH_DELIMITED);
+        self.put_varint(values.len() as u64 * 8);
+        values.for_each(|value| self.buffer.put_u64_le(value));
+    }
+
+    /// Fields `repeated uint64`, packed.
+    pub(super) fn packed(&mut self, field: u32, values: impl Iterator<Item = u64>) {
+        let open = self.open(field, Room::Small);
+        values.for_each(|value| self.put_varint(value));
+        self.seal(open);
+    }
+
+    /// A field `sint32`.
+    pub(super) fn zigzag(&mut self, field: u32, value: i32) {
+        self.varint(field, u64::from((value << 1 ^ value >> 31).cast_unsigned()));
     }
 
     /// Writes the length of a message whose content begins at `start`.

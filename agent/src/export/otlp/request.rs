@@ -21,14 +21,14 @@ const LONGEST: usize = 1 << 20;
 pub(super) const FRAME: usize = 5;
 
 /// Numbers of the fields.
-mod field {
-    pub(super) const REQUEST_RESOURCES: u32 = 1;
-    pub(super) const RESOURCE: u32 = 1;
-    pub(super) const SCOPES: u32 = 2;
-    pub(super) const SCOPE: u32 = 1;
-    pub(super) const ITEMS: u32 = 2;
+pub(super) mod field {
+    pub(in crate::export::otlp) const REQUEST_RESOURCES: u32 = 1;
+    pub(in crate::export::otlp) const RESOURCE: u32 = 1;
+    pub(in crate::export::otlp) const SCOPES: u32 = 2;
+    pub(in crate::export::otlp) const SCOPE: u32 = 1;
+    pub(in crate::export::otlp) const ITEMS: u32 = 2;
     /// Of the resource as of the scope.
-    pub(super) const SCHEMA_URL: u32 = 3;
+    pub(in crate::export::otlp) const SCHEMA_URL: u32 = 3;
 }
 
 /// A request ready to be sent, with gRPC's frame before it: so one buffer serves both protocols.

@@ -1,25 +1,47 @@
 //! Where snapshots come from: what the agent knows, with the queues that export it.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::logs::Logs;
+use super::metrics;
 use super::traces::Traces;
+use crate::clock::Clock;
 use crate::export::readings::{Line, Snapshot};
+use crate::export::subject::Subjects;
+use crate::owner::directory::Known;
 use crate::status::Board;
 
-/// Takes snapshots. Cheap to copy, and never in the way of the threads that it reads from.
-#[derive(Clone, Debug)]
+/// Says what a cgroup is.
+pub type Lookup = Arc<dyn Fn(u64) -> Known + Send + Sync>;
+
+/// Reads what became of data points.
+type Books = Arc<dyn Fn() -> metrics::Points + Send + Sync>;
+
+/// Takes snapshots. Cheap to copy, and never in the way of the threads that it reads from. All copies tell the same subjects.
+#[derive(Clone)]
 pub struct Source {
     board: Arc<Board>,
+    clock: Arc<Clock>,
+    lookup: Lookup,
+    /// None before the first snapshot.
+    subjects: Arc<Mutex<Option<Subjects>>>,
     /// With the name of the exporter in self-metrics.
     spans: Option<(Arc<Traces>, &'static str)>,
     logs: Option<(Logs, &'static str)>,
+    points: Option<(Books, &'static str)>,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("spans", &self.spans).field("logs", &self.logs).finish_non_exhaustive()
+    }
 }
 
 impl Source {
     /// Of an agent that exports nothing by OTLP.
-    pub const fn new(board: Arc<Board>) -> Self {
-        Self { board, spans: None, logs: None }
+    pub fn new(board: Arc<Board>, clock: Arc<Clock>, lookup: Lookup) -> Self {
+        Self { board, clock, lookup, subjects: Arc::default(), spans: None, logs: None, points: None }
     }
 
     /// With these queues, and the names of their exporters.
@@ -31,10 +53,36 @@ impl Source {
         Self { spans, logs, ..self }
     }
 
+    /// With the books of exported data points, and the name of their exporter.
+    pub(super) fn with_points(
+        self,
+        points: impl Fn() -> metrics::Points + Send + Sync + 'static,
+        exporter: &'static str,
+    ) -> Self {
+        Self { points: Some((Arc::new(points), exporter)), ..self }
+    }
+
+    pub(super) fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
+    }
+
+    pub(super) fn clock(&self) -> Arc<Clock> {
+        Arc::clone(&self.clock)
+    }
+
     /// Everything at one moment.
     pub fn take(&self) -> Snapshot {
+        let mut subjects = self.subjects.lock().unwrap_or_else(PoisonError::into_inner);
+        // Below the lock, so that no snapshot is older than the one before it.
+        let status = self.board.latest();
+        let offset = self.clock.offset();
+        let began_ns = status.time_ns.saturating_sub(status.uptime.as_nanos() as u64);
+        let subjects = subjects.get_or_insert_with(|| Subjects::new(offset.unix_ns(began_ns)));
+        let (unix_ns, subjects) = subjects.collect(&status, offset.unix_ns(status.time_ns), &*self.lookup);
         Snapshot {
-            status: self.board.latest(),
+            status,
+            subjects,
+            unix_ns,
             spans: self.spans.as_ref().map(|(traces, exporter)| Line {
                 counts: traces.counts(),
                 processor: "batching_span_processor",
@@ -46,6 +94,7 @@ impl Source {
                 processor: "batching_log_processor",
                 exporter,
             }),
+            points: self.points.as_ref().map(|(points, exporter)| (points(), *exporter)),
         }
     }
 }

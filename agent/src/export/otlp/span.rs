@@ -6,13 +6,14 @@ use opentelemetry::trace::{SpanId, SpanKind, TraceFlags};
 use super::ids::{Ids, TraceStates};
 use crate::clock::Offset;
 use crate::event::{Direction, State};
+pub use crate::export::attribute::Value;
 use crate::ledger::{Connection, End, Role, Side};
 use crate::status::Status;
 
 mod encode;
 mod text;
 
-pub(super) use encode::SpanFields;
+pub(super) use encode::{SpanFields, attribute};
 use text::Address;
 
 /// A connection that ended, as it waits for export. What must not change between attempts is fixed when it ended: its
@@ -61,19 +62,6 @@ pub struct Head<'a> {
     pub end_unix_ns: u64,
     /// If the status is an error: which, in words.
     pub error: Option<&'static str>,
-}
-
-/// Value of an attribute.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value<'a> {
-    /// `string`
-    Text(&'a str),
-    /// `bool`
-    Flag(bool),
-    /// `int`
-    Integer(i64),
-    /// `double`
-    Real(f64),
 }
 
 /// Makes something of a span that is described to it: first the head, then attributes, then events in the order of time.

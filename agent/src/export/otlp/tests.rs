@@ -11,11 +11,18 @@ use super::receiver::{Receiver, http, signal};
 use super::*;
 use crate::export::resource::resource;
 use crate::health::{Probe, Verdict};
+use crate::owner::directory::Known;
 use crate::rung::Rung;
-use crate::status::Status;
+use crate::status::{Board, Status};
 
 fn start(settings: &Settings) -> Otlp {
-    Otlp::start(settings, &settings.credentials().unwrap(), resource(settings), Arc::default(), Arc::default()).unwrap()
+    telling(settings, Arc::default())
+}
+
+/// Of what is published on `board`.
+fn telling(settings: &Settings, board: Arc<Board>) -> Otlp {
+    let source = Source::new(board, Arc::default(), Arc::new(|_| Known::Host));
+    Otlp::start(settings, &settings.credentials().unwrap(), resource(settings), source, 20_000).unwrap()
 }
 
 #[test]
@@ -159,8 +166,7 @@ fn logs_are_events_and_the_last_metrics_tell_of_all_spans() {
         cost: None,
     };
     board.publish(Status { probes: vec![probe], ..Status::default() });
-    let credentials = settings.credentials().unwrap();
-    let otlp = Otlp::start(&settings, &credentials, resource(&settings), board, Arc::default()).unwrap();
+    let otlp = telling(&settings, board);
     otlp.ended([(&client(), End::TimeWait), (&server(), End::Closed)]);
     let attributes = vec![("synfin.test".into(), 7.into())];
     otlp.logs().unwrap().event("synfin.test", Severity::Warn, "a test".to_owned(), attributes);

@@ -14,7 +14,6 @@ use crate::config::{Credentials, Protocol, Signal};
 use crate::priority;
 
 mod answer;
-mod exporter;
 mod grpc;
 mod gzip;
 mod json;
@@ -23,7 +22,6 @@ mod packer;
 mod tls;
 mod zstd;
 
-use exporter::Exporter;
 use grpc::Grpc;
 use over_http::Http;
 
@@ -82,13 +80,6 @@ impl Builder<'_> {
                 .map(Transport::Http)
                 .map_err(|error| self.without_certificates(&error)),
         }
-    }
-
-    /// OpenTelemetry's exporter of metrics, on a way of ours.
-    pub(super) fn metrics(&self) -> Result<Exporter, OtlpError> {
-        Exporter::new(self.transport(method::METRICS)?, &self.url()?, self.signal.timeout)
-            // Its words would show the endpoint, which may hold a key.
-            .map_err(|_secret| self.refused("OpenTelemetry's exporter does not take the endpoint"))
     }
 
     /// Runs `make` on a thread of its own: a blocking client must not be made on a thread of a runtime, and who calls

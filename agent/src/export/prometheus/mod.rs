@@ -1,11 +1,16 @@
 //! Prometheus: the catalogue as text, for whoever asks. The same table and the same readings as OTLP.
 
-use opentelemetry::Value;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use opentelemetry_sdk::Resource;
 
 use super::catalogue::{CATALOGUE, Instrument, Metric};
 use super::readings::Snapshot;
 use super::resource::{SCHEMA_URL, SCOPE};
+use super::series::{Data, Point, Series, Tell, Temporality};
+use super::subject::{Subject, Who};
 
 mod accept;
 pub mod names;
@@ -18,69 +23,85 @@ use names::Kind;
 use text::{Family, Labels, Writer, float};
 
 /// What every answer has.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Exposition {
     /// Of `target_info`.
     target: Labels,
     /// Of every series.
     scope: Labels,
+    series: Mutex<Series>,
 }
 
 impl Exposition {
-    /// In the name of `resource`.
-    pub fn new(resource: &Resource) -> Self {
+    /// In the name of `resource`, with at most `budget` series.
+    pub fn new(resource: &Resource, budget: usize) -> Self {
         let scope = [
-            ("otel.scope.name", Value::from(SCOPE)),
-            ("otel.scope.version", Value::from(env!("CARGO_PKG_VERSION"))),
-            ("otel.scope.schema_url", Value::from(SCHEMA_URL)),
+            ("otel.scope.name", SCOPE),
+            ("otel.scope.version", env!("CARGO_PKG_VERSION")),
+            ("otel.scope.schema_url", SCHEMA_URL),
         ];
         Self {
-            target: Labels::of(resource.iter().map(|(key, value)| (key.as_str(), value))),
-            scope: Labels::of(scope.iter().map(|(key, value)| (*key, value))),
+            target: Labels::of(resource.iter().map(|(key, value)| (key.as_str(), value.as_str()))),
+            scope: Labels::of(scope.map(|(key, value)| (key, Cow::Borrowed(value)))),
+            series: Mutex::new(Series::new(budget, Temporality::Cumulative)),
         }
     }
 
     /// The whole answer. Families without a series are left out, as OTLP leaves them out.
     pub fn render(&self, snapshot: &Snapshot, format: Format) -> String {
+        let mut families = Families { scope: &self.scope, format, subject: None, texts: HashMap::new() };
+        self.series.lock().unwrap_or_else(PoisonError::into_inner).collect(snapshot, &mut families);
         let mut writer = Writer::new(format);
         writer.info("target", "Who tells this: the attributes of the OpenTelemetry resource.", &self.target);
         for metric in CATALOGUE {
-            self.metric(&mut writer, metric, snapshot);
+            if let Some(text) = families.texts.get(metric.name) {
+                writer.append(text);
+            }
         }
         writer.finish()
     }
+}
 
-    fn metric(&self, writer: &mut Writer, metric: &Metric, snapshot: &Snapshot) {
+/// Puts points that come subject by subject into families, whose series stand together.
+struct Families<'a> {
+    scope: &'a Labels,
+    format: Format,
+    subject: Option<Who>,
+    texts: HashMap<&'static str, Writer>,
+}
+
+impl Tell for Families<'_> {
+    fn subject(&mut self, subject: &Subject) {
+        self.subject = Some(subject.who.clone());
+    }
+
+    fn metric(&mut self, _metric: &Metric) {}
+
+    fn point(&mut self, metric: &Metric, point: &Point<'_>) -> usize {
         let kind = Kind::of(metric.instrument);
         let name = names::family(metric.name, metric.unit, kind);
         let unit = names::unit(metric.unit, kind);
         let family = Family { name: &name, kind, unit: unit.as_deref(), help: metric.description };
-        // The head comes with the first series.
-        let mut headed = false;
-        let mut head = |writer: &mut Writer| {
-            if !std::mem::replace(&mut headed, true) {
-                writer.head(family);
-            }
-        };
-        let labels = |attributes: &_| Labels::of_point(attributes, &self.scope);
-        match metric.instrument {
-            Instrument::Counter(read) => read(snapshot, &mut |value, attributes| {
-                head(writer);
-                writer.number(family, &labels(attributes), &value.to_string());
-            }),
-            Instrument::UpDownCounter(read) => read(snapshot, &mut |value, attributes| {
-                head(writer);
-                writer.number(family, &labels(attributes), &value.to_string());
-            }),
-            Instrument::CounterFloat(read) | Instrument::Gauge(read) => read(snapshot, &mut |value, attributes| {
-                head(writer);
-                writer.number(family, &labels(attributes), &float(value));
-            }),
-            Instrument::Histogram(bounds, read) => read(snapshot, &mut |histogram, attributes| {
-                head(writer);
-                writer.histogram(family, &labels(attributes), bounds, histogram);
-            }),
+        let writer = self.texts.entry(metric.name).or_insert_with(|| Writer::new(self.format));
+        if writer.is_empty() {
+            writer.head(family);
         }
+        // A scrape has one target: what tells an owner from another is in labels.
+        let owner = match &self.subject {
+            Some(Who::Owner(identity)) => Some(identity),
+            Some(Who::Host | Who::Overflow) | None => None,
+        };
+        let owner = owner.into_iter().flat_map(|identity| identity.attributes());
+        let labels = Labels::of_point(point.attributes, owner, self.scope);
+        match (point.data, metric.instrument) {
+            (Data::Integer(value), _) => writer.number(family, &labels, &value.to_string()),
+            (Data::Real(value), _) => writer.number(family, &labels, &float(value)),
+            (Data::Distribution(histogram), Instrument::Histogram(bounds, _)) => {
+                writer.histogram(family, &labels, bounds, histogram);
+            }
+            (Data::Distribution(_), _) => {}
+        }
+        0
     }
 }
 

@@ -1,13 +1,11 @@
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
 use opentelemetry::KeyValue;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::clock::Offset;
-use crate::distribution::{Distributions, Place};
-use crate::event::{Ends, State};
-use crate::export::tests::full;
+use crate::distribution::{Distributions, Place, Shape};
+use crate::event::{Ends, Measures, State};
+use crate::export::tests::{full, snapshot};
 use crate::ledger::{Connection, End, Role};
 use crate::status::Status;
 
@@ -15,11 +13,12 @@ fn exposition() -> Exposition {
     let attributes = [("service.name", "syn\"fin"), ("host.name", "a"), ("host_name", "b")];
     Exposition::new(
         &Resource::builder_empty().with_attributes(attributes.map(|(key, value)| KeyValue::new(key, value))).build(),
+        20_000,
     )
 }
 
-fn snapshot() -> Snapshot {
-    let mut distributions = Distributions::default();
+fn measured() -> Snapshot {
+    let mut distributions = Distributions::new(Shape::Explicit);
     let ends = Ends { cookie: 1, sock: 0, netns: 1, local_port: 1, peer_port: 2, local: [0; 16], peer: [0; 16] };
     let mut connection = Connection::new(ends, State::Closed, 1_000_000_000);
     connection.role = Some(Role::Client);
@@ -27,10 +26,11 @@ fn snapshot() -> Snapshot {
     connection.entered_ns[State::SynSent.index()] = 1_000_000_000;
     connection.entered_ns[State::Established.index()] = 1_250_000_000;
     connection.closed_ns = 3_000_000_000;
+    connection.measures = Some(Measures { srtt_us: 500, ..Measures::default() });
     let place = Place { trace: [7; 16], span: [8; 8] };
     distributions.add(&connection, End::TimeWait, Offset::default(), || Some(place));
-    let status = Status { distributions: Some(Arc::new(distributions)), ..full() };
-    Snapshot { status: Arc::new(status), ..Snapshot::default() }
+    distributions.left(0, State::CloseWait, 1.5, 1);
+    snapshot(Status { times: distributions.share(), ..full() })
 }
 
 /// Series with their values as written, without examples. Fails unless each family is whole and each series there once.
@@ -64,7 +64,7 @@ const SCOPE_LABELS: &str = r#"otel_scope_name="synfin",otel_scope_schema_url="ht
 
 #[test]
 fn what_is_answered_is_what_the_status_says() {
-    let snapshot = snapshot();
+    let snapshot = measured();
     let totals = &snapshot.status.totals;
     for format in [Format::OpenMetrics, Format::Text] {
         let text = exposition().render(&snapshot, format);
@@ -75,7 +75,7 @@ fn what_is_answered_is_what_the_status_says() {
             value(&format!(
                 r#"system_network_tcp_retransmits_total{{network_tcp_retransmit_type="timeout",network_tcp_segment_type="syn",{SCOPE_LABELS}}}"#
             )),
-            totals.retransmits_syn.to_string()
+            totals.counts.retransmits_syn.to_string()
         );
         assert_eq!(
             value(&format!("process_cpu_time_seconds_total{{{SCOPE_LABELS}}}")),
@@ -97,7 +97,7 @@ fn what_is_answered_is_what_the_status_says() {
         assert_eq!(
             text.matches(" # {trace_id=\"07070707070707070707070707070707\"").count(),
             match format {
-                Format::OpenMetrics => 2,
+                Format::OpenMetrics => 3,
                 Format::Text => 0,
             }
         );
@@ -108,18 +108,20 @@ fn what_is_answered_is_what_the_status_says() {
 
 #[test]
 fn every_metric_of_the_catalogue_is_there() {
-    let text = exposition().render(&snapshot(), Format::Text);
+    let text = exposition().render(&measured(), Format::Text);
     for metric in CATALOGUE {
         let head = format!("# TYPE {} {}\n", names::series(metric), Kind::of(metric.instrument).name());
         // Queues that do not exist have no series.
-        let no_queue = metric.name.starts_with("otel.sdk.") || metric.name.starts_with("synfin.spans.");
+        let no_queue = metric.name.starts_with("otel.sdk.")
+            || metric.name.starts_with("synfin.spans.")
+            || metric.name.starts_with("synfin.metrics.");
         assert_eq!(text.contains(&head), !no_queue, "{}", metric.name);
     }
 }
 
 #[test]
 fn nothing_known_is_no_error() {
-    let text = exposition().render(&Snapshot::default(), Format::OpenMetrics);
+    let text = exposition().render(&snapshot(Status::default()), Format::OpenMetrics);
     assert!(read(&text).len() > 10);
     assert!(!text.contains("handshake_duration"));
 }

@@ -1,12 +1,12 @@
 //! Text as Prometheus reads it, line by line: OpenMetrics 1.0, and the older text format 0.0.4.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use opentelemetry::{KeyValue, Value};
-
 use super::names::{Kind, label};
 use crate::distribution::{Example, Histogram};
+use crate::export::attribute::{Attribute, Value};
 
 /// The two formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,17 +33,17 @@ pub struct Labels(String);
 
 impl Labels {
     /// Of these attributes. Keys that become one label share it: their values in the order of the keys, with `;` between.
-    pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a Value)>) -> Self {
-        let pairs: BTreeMap<&str, &Value> = pairs.into_iter().collect();
+    pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a str, Cow<'a, str>)>) -> Self {
+        let pairs: BTreeMap<&str, Cow<'_, str>> = pairs.into_iter().collect();
         let mut labels: BTreeMap<String, String> = BTreeMap::new();
         for (key, value) in pairs {
             labels
                 .entry(label(key))
                 .and_modify(|values| {
                     values.push(';');
-                    values.push_str(&value.as_str());
+                    values.push_str(&value);
                 })
-                .or_insert_with(|| value.as_str().into_owned());
+                .or_insert_with(|| value.clone().into_owned());
         }
         let mut text = String::new();
         for (name, value) in labels {
@@ -58,9 +58,14 @@ impl Labels {
         Self(text)
     }
 
-    /// Those of a point, with these behind them.
-    pub fn of_point(attributes: &[KeyValue], more: &Self) -> Self {
-        let Self(mut text) = Self::of(attributes.iter().map(|pair| (pair.key.as_str(), &pair.value)));
+    /// Those of a point, of whom it tells among them, with these behind them.
+    pub fn of_point<'a>(
+        attributes: &'a [Attribute<'a>],
+        owner: impl Iterator<Item = (&'static str, &'a str)>,
+        more: &Self,
+    ) -> Self {
+        let own = attributes.iter().map(|(key, value)| (*key, shown(*value)));
+        let Self(mut text) = Self::of(owner.map(|(key, value)| (key, Cow::Borrowed(value))).chain(own));
         if !text.is_empty() && !more.0.is_empty() {
             text.push(',');
         }
@@ -70,6 +75,16 @@ impl Labels {
 
     fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// A value as a label has it.
+fn shown(value: Value<'_>) -> Cow<'_, str> {
+    match value {
+        Value::Text(text) => text.into(),
+        Value::Flag(flag) => flag.to_string().into(),
+        Value::Integer(integer) => integer.to_string().into(),
+        Value::Real(real) => float(real).into(),
     }
 }
 
@@ -97,6 +112,16 @@ impl Writer {
     /// Begins one.
     pub const fn new(format: Format) -> Self {
         Self { format, text: String::new() }
+    }
+
+    /// Whether nothing is written.
+    pub const fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// Adds what another has written.
+    pub fn append(&mut self, other: &Self) {
+        self.text.push_str(&other.text);
     }
 
     /// Head of a family.
@@ -143,8 +168,8 @@ impl Writer {
             count += bucket.count;
             let bound = self.bound(bound);
             self.line(family.name, "_bucket", labels, Some(&bound), &count.to_string());
-            if let Some(example) = bucket.example.filter(|_| self.format == Format::OpenMetrics) {
-                self.example(example);
+            if let Some(example) = bucket.example.as_deref().filter(|_| self.format == Format::OpenMetrics) {
+                self.example(*example);
             }
             self.text.push('\n');
         }
@@ -224,8 +249,8 @@ mod tests {
     use crate::distribution::{Bucket, Place};
 
     fn labels(pairs: &[(&'static str, &'static str)]) -> Labels {
-        let pairs: Vec<KeyValue> = pairs.iter().map(|(key, value)| KeyValue::new(*key, *value)).collect();
-        Labels::of_point(&pairs, &Labels::default())
+        let pairs: Vec<Attribute<'_>> = pairs.iter().map(|(key, value)| (*key, Value::Text(value))).collect();
+        Labels::of_point(&pairs, std::iter::empty(), &Labels::default())
     }
 
     const HOSTILE: &str = "a\"b\\c\nd é";
@@ -281,9 +306,12 @@ mod tests {
     fn buckets_add_up_and_have_examples() {
         let place = Place { trace: [0xab; 16], span: [0, 0, 0, 0, 0, 0, 0, 9] };
         let example = Example { value: 0.75, unix_ns: 1_700_000_000_042_000_000, place };
-        let buckets =
-            [Bucket { count: 2, example: None }, Bucket { count: 3, example: Some(example) }, Bucket::default()];
-        let histogram = Histogram { buckets: buckets.into(), sum: 2.5 };
+        let buckets = [
+            Bucket { count: 2, example: None },
+            Bucket { count: 3, example: Some(Box::new(example)) },
+            Bucket::default(),
+        ];
+        let histogram = Histogram { buckets: buckets.into(), sum: 2.5, exponential: None };
         let family = Family { name: "d", kind: Kind::Histogram, unit: None, help: "D." };
         let write = |format, labels: &Labels| {
             let mut writer = Writer::new(format);

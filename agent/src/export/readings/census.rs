@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use opentelemetry::KeyValue;
-
-use super::{Points, Snapshot};
-use crate::census::{Census, Group, Listener, Network};
+use super::{Points, View};
+use crate::census::{Group, Listener, Network};
 use crate::event::{Direction, State};
+use crate::export::attribute::{Attribute, integer, text};
+use crate::export::subject::Subject;
 
 /// Namespaces with their cgroups that have rows of their own; the rest is added up in rows without namespace and cgroup, so that sums stay
 /// exact. Twenty rows for each stay below the 2000 of an instrument.
@@ -17,21 +17,21 @@ const LISTENERS: usize = 500;
 
 type Place = (u32, u64);
 
-fn place((netns, cgroup): Place) -> Vec<KeyValue> {
-    let mut attributes = Vec::new();
+fn place((netns, cgroup): Place) -> Vec<Attribute<'static>> {
+    let mut attributes = Vec::with_capacity(5);
     if netns != 0 {
-        attributes.push(KeyValue::new("linux.netns.inode", i64::from(netns)));
+        attributes.push(integer("linux.netns.inode", netns.into()));
     }
     if cgroup != 0 {
-        attributes.push(KeyValue::new("linux.cgroup.id", cgroup as i64));
+        attributes.push(integer("linux.cgroup.id", cgroup as i64));
     }
     attributes
 }
 
 /// The places with the most sockets, then those that had some of late.
-fn largest(census: &Census) -> BTreeSet<Place> {
-    let mut sums: BTreeMap<Place, u64> = census.memory.places.iter().map(|place| (place, 0)).collect();
-    for group in &census.sums.groups {
+fn largest(subject: &Subject) -> BTreeSet<Place> {
+    let mut sums: BTreeMap<Place, u64> = subject.places.iter().map(|place| (*place, 0)).collect();
+    for group in &subject.groups {
         *sums.entry((group.netns, group.cgroup)).or_default() += group.sockets;
     }
     let mut places: Vec<(u64, Place)> = sums.into_iter().map(|(place, sockets)| (sockets, place)).collect();
@@ -41,13 +41,13 @@ fn largest(census: &Census) -> BTreeSet<Place> {
 
 /// Adds groups up by their place and something else.
 fn by_place<K: Ord>(
-    census: &Census,
+    subject: &Subject,
+    places: &BTreeSet<Place>,
     key: impl Fn(&Group) -> K,
     value: impl Fn(&Group) -> u64,
 ) -> BTreeMap<(Place, K), u64> {
-    let places = largest(census);
     let mut sums = BTreeMap::new();
-    for group in &census.sums.groups {
+    for group in &subject.groups {
         let own = (group.netns, group.cgroup);
         let place = if places.contains(&own) { own } else { (0, 0) };
         *sums.entry((place, key(group))).or_default() += value(group);
@@ -55,39 +55,41 @@ fn by_place<K: Ord>(
     sums
 }
 
-pub(in crate::export) fn connections(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
-    let Some(census) = &snapshot.status.census else { return };
-    let sums = by_place(census, |group| (group.state.index(), group.network), |group| group.sockets);
-    let places: BTreeSet<Place> = sums.keys().map(|(place, _)| *place).chain(largest(census)).collect();
-    for own in places {
+pub(in crate::export) fn connections(view: &View<'_>, point: &mut Points<'_, i64>) {
+    let places = largest(view.subject);
+    let sums = by_place(view.subject, &places, |group| (group.state.index(), group.network), |group| group.sockets);
+    let told: BTreeSet<Place> = sums.keys().map(|(place, _)| *place).chain(places).collect();
+    for own in told {
+        let mut attributes = place(own);
+        attributes.push(text("network.transport", "tcp"));
+        let common = attributes.len();
         // Every state, so that one that has emptied is told as 0; in CLOSED the tables hold nothing.
         for state in State::ALL.into_iter().filter(|state| *state != State::Closed) {
             for network in [Network::Ipv4, Network::Ipv6] {
                 let sockets = sums.get(&(own, (state.index(), network))).copied().unwrap_or(0);
-                let mut attributes = place(own);
-                attributes.push(KeyValue::new("network.transport", "tcp"));
-                attributes.push(KeyValue::new("network.connection.state", state.name()));
-                attributes.push(KeyValue::new("network.type", network.name()));
+                attributes.truncate(common);
+                attributes.push(text("network.connection.state", state.name()));
+                attributes.push(text("network.type", network.name()));
                 point(sockets as i64, &attributes);
             }
         }
     }
 }
 
-pub(in crate::export) fn queues(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
-    let Some(census) = &snapshot.status.census else { return };
+pub(in crate::export) fn queues(view: &View<'_>, point: &mut Points<'_, i64>) {
+    let places = largest(view.subject);
     for direction in [Direction::Receive, Direction::Transmit] {
         let bytes = |group: &Group| match direction {
             Direction::Receive => group.receive_queue,
             Direction::Transmit => group.send_queue,
         };
-        let mut sums = by_place(census, |_| (), bytes);
-        for own in largest(census) {
-            sums.entry((own, ())).or_default();
+        let mut sums = by_place(view.subject, &places, |_| (), bytes);
+        for own in &places {
+            sums.entry((*own, ())).or_default();
         }
         for ((own, ()), bytes) in sums {
             let mut attributes = place(own);
-            attributes.push(KeyValue::new("network.io.direction", direction.name()));
+            attributes.push(text("network.io.direction", direction.name()));
             point(bytes as i64, &attributes);
         }
     }
@@ -112,17 +114,16 @@ impl Port {
 }
 
 /// The ports with the most waiting connections, then the others together, without attributes.
-fn ports(census: &Census) -> Vec<(Vec<KeyValue>, Port)> {
-    let mut ports: BTreeMap<(u32, u16), Port> =
-        census.memory.ports.iter().map(|port| (port, Port::default())).collect();
-    for row in &census.sums.listeners {
+fn ports(subject: &Subject) -> Vec<(Vec<Attribute<'static>>, Port)> {
+    let mut ports: BTreeMap<(u32, u16), Port> = subject.ports.iter().map(|port| (*port, Port::default())).collect();
+    for row in &subject.listeners {
         ports.entry((row.netns, row.port)).or_default().add(row);
     }
     let mut ports: Vec<((u32, u16), Port)> = ports.into_iter().collect();
     ports.sort_by_key(|(_, port)| u64::MAX - port.queued - port.half_open);
     let others = ports.split_off(ports.len().min(LISTENERS));
     let attributes = |(netns, port): (u32, u16)| {
-        vec![KeyValue::new("linux.netns.inode", i64::from(netns)), KeyValue::new("network.local.port", i64::from(port))]
+        vec![integer("linux.netns.inode", netns.into()), integer("network.local.port", port.into())]
     };
     let mut rows: Vec<_> = ports.into_iter().map(|(key, port)| (attributes(key), port)).collect();
     if !others.is_empty() {
@@ -137,63 +138,63 @@ fn ports(census: &Census) -> Vec<(Vec<KeyValue>, Port)> {
     rows
 }
 
-fn each_port(snapshot: &Snapshot, mut point: impl FnMut(&Port, &[KeyValue])) {
-    for (attributes, port) in snapshot.status.census.iter().flat_map(|census| ports(census)) {
+fn each_port(view: &View<'_>, mut point: impl FnMut(&Port, &[Attribute<'_>])) {
+    for (attributes, port) in ports(view.subject) {
         point(&port, &attributes);
     }
 }
 
-pub(in crate::export) fn accept_queue(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
-    each_port(snapshot, |port, attributes| point(port.queued as i64, attributes));
+pub(in crate::export) fn accept_queue(view: &View<'_>, point: &mut Points<'_, i64>) {
+    each_port(view, |port, attributes| point(port.queued as i64, attributes));
 }
 
-pub(in crate::export) fn accept_limit(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
-    each_port(snapshot, |port, attributes| point(port.limit as i64, attributes));
+pub(in crate::export) fn accept_limit(view: &View<'_>, point: &mut Points<'_, i64>) {
+    each_port(view, |port, attributes| point(port.limit as i64, attributes));
 }
 
-pub(in crate::export) fn half_open(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
-    each_port(snapshot, |port, attributes| point(port.half_open as i64, attributes));
+pub(in crate::export) fn half_open(view: &View<'_>, point: &mut Points<'_, i64>) {
+    each_port(view, |port, attributes| point(port.half_open as i64, attributes));
 }
 
-pub(in crate::export) fn oldest(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
-    let now = snapshot.status.census.as_ref().map_or(0, |census| census.ended_ns);
-    each_port(snapshot, |port, attributes| {
+pub(in crate::export) fn oldest(view: &View<'_>, point: &mut Points<'_, f64>) {
+    let now = view.status().census.as_ref().map_or(0, |census| census.ended_ns);
+    each_port(view, |port, attributes| {
         if let Some(since) = port.oldest_ns {
             point(now.saturating_sub(since) as f64 / 1e9, attributes);
         }
     });
 }
 
-pub(in crate::export) fn time_wait_reused(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
-    if let Some(census) = &snapshot.status.census {
+pub(in crate::export) fn time_wait_reused(view: &View<'_>, point: &mut Points<'_, u64>) {
+    if let Some(census) = &view.status().census {
         point(census.churn.reused, &[]);
     }
 }
 
-pub(in crate::export) fn time_wait_ended(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
-    if let Some(ended) = snapshot.status.census.as_ref().and_then(|census| census.churn.ended) {
+pub(in crate::export) fn time_wait_ended(view: &View<'_>, point: &mut Points<'_, u64>) {
+    if let Some(ended) = view.status().census.as_ref().and_then(|census| census.churn.ended) {
         point(ended, &[]);
     }
 }
 
-pub(in crate::export) fn age(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
-    if let Some(census) = &snapshot.status.census {
-        point(snapshot.status.time_ns.saturating_sub(census.began_ns) as f64 / 1e9, &[]);
+pub(in crate::export) fn age(view: &View<'_>, point: &mut Points<'_, f64>) {
+    if let Some(census) = &view.status().census {
+        point(view.status().time_ns.saturating_sub(census.began_ns) as f64 / 1e9, &[]);
     }
 }
 
-pub(in crate::export) fn namespaces(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
-    if let Some(census) = &snapshot.status.census {
+pub(in crate::export) fn namespaces(view: &View<'_>, point: &mut Points<'_, i64>) {
+    if let Some(census) = &view.status().census {
         point(census.places.len() as i64, &[]);
     }
 }
 
-pub(in crate::export) fn cpu(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
-    point(snapshot.status.drift.census_cpu.as_secs_f64(), &[]);
+pub(in crate::export) fn cpu(view: &View<'_>, point: &mut Points<'_, f64>) {
+    point(view.status().drift.census_cpu.as_secs_f64(), &[]);
 }
 
-pub(in crate::export) fn uncounted(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
-    let Some(census) = &snapshot.status.census else { return };
+pub(in crate::export) fn uncounted(view: &View<'_>, point: &mut Points<'_, i64>) {
+    let Some(census) = &view.status().census else { return };
     let strays = census.sums.strays;
     for (reason, count) in [
         ("group", strays.groups),
@@ -202,23 +203,22 @@ pub(in crate::export) fn uncounted(snapshot: &Snapshot, point: &mut Points<'_, i
         ("namespace", census.failures.len() as u64),
         ("process", census.hidden as u64),
     ] {
-        point(count as i64, &[KeyValue::new("synfin.uncounted.reason", reason)]);
+        point(count as i64, &[text("synfin.uncounted.reason", reason)]);
     }
 }
 
-pub(in crate::export) fn found_at_start(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
-    point(snapshot.status.drift.found_at_start, &[]);
+pub(in crate::export) fn found_at_start(view: &View<'_>, point: &mut Points<'_, u64>) {
+    point(view.status().drift.found_at_start, &[]);
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::census::{Form, Sums};
-    use crate::status::Status;
+    use crate::census::Form;
+    use crate::export::attribute::Value;
+    use crate::export::readings::Snapshot;
 
-    fn snapshot(places: u32) -> Snapshot {
+    fn host(places: u32) -> Subject {
         let group = |netns| Group {
             netns,
             state: State::Established,
@@ -230,35 +230,39 @@ mod tests {
             receive_queue: 2,
             send_queue: 0,
         };
-        let sums = Sums { groups: (1..=places).map(group).collect(), ..Sums::default() };
-        let status = Status { census: Some(Arc::new(Census { sums, ..Census::default() })), ..Status::default() };
-        Snapshot { status: Arc::new(status), ..Snapshot::default() }
+        Subject { groups: (1..=places).map(group).collect(), ..Subject::host(0) }
     }
 
-    fn points(read: fn(&Snapshot, &mut Points<'_, i64>), snapshot: &Snapshot) -> Vec<(i64, Vec<KeyValue>)> {
+    /// Values with the keys and texts of their attributes.
+    fn points(read: fn(&View<'_>, &mut Points<'_, i64>), subject: &Subject) -> Vec<(i64, Vec<(&'static str, String)>)> {
         let mut points = Vec::new();
-        read(snapshot, &mut |value, attributes| points.push((value, attributes.to_vec())));
+        let snapshot = Snapshot::default();
+        read(&View { snapshot: &snapshot, subject }, &mut |value, attributes| {
+            let attributes = attributes.iter().map(|(key, value)| match value {
+                Value::Text(text) => (*key, (*text).to_owned()),
+                other => (*key, format!("{other:?}")),
+            });
+            points.push((value, attributes.collect()));
+        });
         points
     }
 
     #[test]
     fn rows_are_bounded_and_sums_exact() {
-        let snapshot = snapshot(1000);
-        let points = points(connections, &snapshot);
+        let points = points(connections, &host(1000));
         assert_eq!(points.len(), (PLACES + 1) * 20);
-        assert!(points.len() < 2000, "what the SDK folds together");
         assert_eq!(points.iter().map(|(value, _)| value).sum::<i64>(), (1..=1000).sum::<i64>());
-        let others = points
-            .iter()
-            .filter(|(_, attributes)| attributes.iter().all(|pair| !pair.key.as_str().starts_with("linux.")));
+        let others =
+            points.iter().filter(|(_, attributes)| attributes.iter().all(|(key, _)| !key.starts_with("linux.")));
         let others: i64 = others.map(|(value, _)| value).sum();
         assert_eq!(others, (1..=1000 - PLACES as i64).sum::<i64>(), "the largest keep their rows");
     }
 
     #[test]
     fn queues_by_direction() {
-        let points = points(queues, &snapshot(2));
-        let receive = points.iter().filter(|(_, attributes)| attributes.last().unwrap().value.as_str() == "receive");
+        let points = points(queues, &host(2));
+        let receive =
+            points.iter().filter(|(_, attributes)| attributes.last().is_some_and(|(_, way)| way == "receive"));
         assert_eq!(receive.map(|(value, _)| value).sum::<i64>(), 4);
     }
 }

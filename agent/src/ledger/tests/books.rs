@@ -84,7 +84,7 @@ fn a_reset_decides_the_end_within_the_grace_and_not_after_it() {
         stage.apply(&reset);
         stage.pass(GRACE_NS);
         assert_eq!(stage.only(life.cookie).end, end);
-        assert_eq!(stage.ledger.totals().resets_sent.get(&REASON), Some(&1));
+        assert_eq!(stage.ledger.totals().counts.resets_sent.get(&REASON), Some(&1));
     }
 }
 
@@ -157,7 +157,7 @@ fn many_listeners_are_told_busiest_first_and_beyond_the_limit_their_sums_stay_ex
     assert!(rows.is_sorted_by(|a, b| a.opened >= b.opened));
     assert_eq!((rows[0].netns, rows[0].port), (0, 0));
     assert_eq!(rows[1].opened, 3);
-    assert_eq!(ledger.totals().opened[Role::Server.index()], children);
+    assert_eq!(ledger.totals().counts.opened[Role::Server.index()], children);
 }
 
 #[test]
@@ -169,9 +169,9 @@ fn transitions_are_counted_by_the_state_left_and_the_state_entered() {
         }
     }
     let totals = stage.ledger.totals();
-    let count = |old: State, new: State| totals.transitions[old.index()][new.index()];
+    let count = |old: State, new: State| totals.counts.transitions[old.index()][new.index()];
     assert_eq!((count(Closed, SynSent), count(SynSent, Established)), (8, 8));
     assert_eq!((count(Listen, SynReceived), count(SynReceived, Established)), (8, 8));
     assert_eq!((count(FinWait1, FinWait2), count(FinWait2, FinWait2), count(FinWait2, Closed)), (8, 4, 8));
-    assert_eq!(totals.transitions_sum(), 4 * (10 + 11));
+    assert_eq!(totals.counts.transitions_sum(), 4 * (10 + 11));
 }

@@ -14,7 +14,7 @@ fn a_child_whose_birth_was_lost_is_a_server_all_the_same() {
     stage.play(life.clone());
     stage.settle();
     stage.assert_told(&life);
-    assert_eq!(stage.ledger.totals().opened, [0, 1]);
+    assert_eq!(stage.ledger.totals().counts.opened, [0, 1]);
     assert_eq!(stage.ledger.totals().unknown_connections, 0);
 }
 
@@ -26,7 +26,10 @@ fn a_child_whose_handshake_was_lost_is_found_by_its_address() {
     stage.settle();
     stage.assert_told(&life);
     let totals = stage.ledger.totals();
-    assert_eq!((totals.gaps, totals.opened, totals.unknown_connections, totals.missed_closes), (1, [0, 1], 0, 0));
+    assert_eq!(
+        (totals.gaps, totals.counts.opened, totals.unknown_connections, totals.missed_closes),
+        (1, [0, 1], 0, 0)
+    );
     assert!(stage.ledger.is_empty());
 }
 
@@ -94,5 +97,5 @@ fn a_full_ledger_takes_an_embryo_in_at_the_cost_of_the_one_idle_longest() {
     assert_eq!(stage.ledger.len(), 2);
     stage.step(&mut child);
     assert_eq!((stage.count(End::Folded), stage.ledger.len()), (1, 1));
-    assert_eq!(stage.ledger.totals().established, [1, 1]);
+    assert_eq!(stage.ledger.totals().counts.established, [1, 1]);
 }

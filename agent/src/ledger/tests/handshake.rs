@@ -81,10 +81,10 @@ fn a_handshake_that_fails_is_counted_by_its_cause() {
         let totals = stage.ledger.totals();
         let role = lives[0].fates[0].role;
         assert_eq!(
-            totals.failures[role.index()].iter().map(|(why, count)| (*why, *count)).collect::<Vec<_>>(),
+            totals.counts.failures[role.index()].iter().map(|(why, count)| (*why, *count)).collect::<Vec<_>>(),
             [(why, 1)]
         );
-        assert_eq!((totals.opened[role.index()], totals.established(role)), (1, 0));
+        assert_eq!((totals.counts.opened[role.index()], totals.established(role)), (1, 0));
     }
 }
 
@@ -94,7 +94,7 @@ fn a_connection_that_was_open_is_no_failed_handshake() {
         [scenarios::linger_zero, scenarios::keepalive_failed, scenarios::path_lost, scenarios::connected_twice]
     {
         let (stage, _) = told(scenario, 2);
-        assert!(stage.ledger.totals().failures.iter().all(std::collections::BTreeMap::is_empty));
+        assert!(stage.ledger.totals().counts.failures.iter().all(std::collections::BTreeMap::is_empty));
     }
 }
 

@@ -47,7 +47,7 @@ fn who_closes_first_keeps_time_wait() {
     for scenario in [scenarios::closed_by_client, scenarios::closed_by_server] {
         let (stage, _) = told(scenario, 2);
         assert_eq!((stage.count(End::TimeWait), stage.count(End::Closed)), (1, 1));
-        assert_eq!(stage.ledger.totals().time_wait, [1, 0, 0]);
+        assert_eq!(stage.ledger.totals().counts.time_wait, [1, 0, 0]);
     }
     let (client, _) = first(scenarios::closed_by_client);
     assert_eq!(path(&client), [SynSent, Established, FinWait1, FinWait2, Closed]);
@@ -63,7 +63,7 @@ fn who_closes_first_keeps_time_wait() {
 #[test]
 fn fins_that_cross_leave_time_wait_at_both_ends() {
     let (stage, lives) = told(scenarios::both_closing, 2);
-    assert_eq!(stage.ledger.totals().time_wait, [2, 0, 0]);
+    assert_eq!(stage.ledger.totals().counts.time_wait, [2, 0, 0]);
     let connection = &stage.only(lives[0].cookie).connection;
     assert_eq!(path(connection), [SynSent, Established, FinWait1, Closing, Closed]);
 }
@@ -74,7 +74,7 @@ fn a_reset_is_told_at_both_ends_whether_it_comes_before_the_close_or_after() {
         let (stage, lives) = told(scenario, 2);
         assert_eq!((stage.count(End::ResetSent), stage.count(End::ResetReceived)), (1, 1));
         let totals = stage.ledger.totals();
-        assert_eq!((totals.resets_received, totals.resets_sent.get(&REASON)), (1, Some(&1)));
+        assert_eq!((totals.counts.resets_received, totals.counts.resets_sent.get(&REASON)), (1, Some(&1)));
         for life in &lives {
             let ended = stage.only(life.cookie);
             let connection = &ended.connection;
@@ -103,13 +103,13 @@ fn a_self_transition_is_counted_and_enters_nothing() {
     let after = after.expect("a tracked connection");
     assert_eq!((after.state, in_state_ns, stage.tracked(FinWait2)), (FinWait2, None, 1));
     assert_eq!(after.entered_ns, before.entered_ns);
-    assert_eq!(stage.ledger.totals().transitions[FinWait2.index()][FinWait2.index()], 1);
+    assert_eq!(stage.ledger.totals().counts.transitions[FinWait2.index()][FinWait2.index()], 1);
     let (closed, in_state_ns) = stage.step(&mut life);
     assert_eq!(in_state_ns, Some(SECOND + AT_ONCE));
     assert_eq!(path(&closed.expect("a closed connection")), [SynSent, Established, FinWait1, FinWait2, Closed]);
     stage.settle();
     assert_eq!(stage.only(life.cookie).end, End::FinWait2);
-    assert_eq!(stage.ledger.totals().time_wait, [0; 3]);
+    assert_eq!(stage.ledger.totals().counts.time_wait, [0; 3]);
     stage.play(scenarios::opened(3).softirq(Established));
     assert_eq!(stage.ledger.totals().established(Role::Client), 2);
 }
@@ -179,7 +179,7 @@ fn one_socket_may_carry_two_connections() {
     assert_eq!((second.connection.closed_first, second.connection.resets_sent), (Some(Side::Local), 0));
     assert!(first.connection.closed_ns < second.connection.first_ns);
     assert_eq!(path(&second.connection), [SynSent, Established, FinWait1, FinWait2, Closed]);
-    assert_eq!(stage.ledger.totals().opened[Role::Client.index()], 2);
+    assert_eq!(stage.ledger.totals().counts.opened[Role::Client.index()], 2);
 }
 
 #[test]
@@ -223,5 +223,5 @@ fn a_listener_is_no_connection() {
     assert_eq!(connection, None);
     stage.settle();
     assert!(stage.ledger.is_empty() && stage.ended.is_empty());
-    assert_eq!(stage.ledger.totals().ended, [0; End::ALL.len()]);
+    assert_eq!(stage.ledger.totals().counts.ended, [0; End::ALL.len()]);
 }

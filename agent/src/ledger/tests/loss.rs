@@ -41,7 +41,7 @@ fn a_connection_older_than_the_agent_is_unknown_and_ends_as_it_ends() {
             assert_eq!((ended.connection.role, ended.connection.birth_seen), (None, false));
             assert_eq!((ended.connection.duration_seconds(), ended.connection.sequence_pair), (None, None));
             let totals = stage.ledger.totals();
-            assert_eq!((totals.unknown_connections, totals.opened, totals.gaps), (1, [0, 0], 0));
+            assert_eq!((totals.unknown_connections, totals.counts.opened, totals.gaps), (1, [0, 0], 0));
             assert!(stage.ledger.is_empty());
         }
     }
@@ -63,7 +63,7 @@ fn what_is_heard_of_an_unknown_socket_without_a_change_of_state_tracks_nothing()
     life.steps.drain(..2);
     stage.play(life);
     let totals = stage.ledger.totals();
-    assert_eq!((totals.retransmits_data[Cause::Timeout.index()], totals.resets_received), (1, 1));
+    assert_eq!((totals.counts.retransmits_data[Cause::Timeout.index()], totals.counts.resets_received), (1, 1));
     assert_eq!((totals.unknown_connections, totals.missed_closes), (0, 0));
     assert!(stage.ledger.is_empty());
 }
@@ -83,7 +83,7 @@ fn a_lost_transition_is_a_gap_and_the_rest_is_right() {
     stage.play(life.clone());
     stage.settle();
     stage.assert_told(&life);
-    assert_eq!((stage.ledger.totals().gaps, stage.ledger.totals().established), (1, [0, 0]));
+    assert_eq!((stage.ledger.totals().gaps, stage.ledger.totals().counts.established), (1, [0, 0]));
     // The first FIN is known by the states that it leads to.
     let mut stage = Stage::new(10);
     let life = without(closing(opened(2)), &[FinWait1]).fate(End::TimeWait, Some(Side::Local));
@@ -98,7 +98,7 @@ fn a_connection_that_was_open_is_no_failed_handshake_though_its_opening_was_lost
     stage.play(without(opened(2).reset_received().error(libc::ECONNRESET).softirq(Closed), &[Established]));
     stage.settle();
     assert_eq!(stage.count(End::ResetReceived), 1);
-    assert!(stage.ledger.totals().failures[Role::Client.index()].is_empty());
+    assert!(stage.ledger.totals().counts.failures[Role::Client.index()].is_empty());
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_birth_on_a_socket_that_was_not_closed_ends_what_was_there() {
     let life = opened(2).call(Closed).call(SynSent).softirq(Established);
     stage.play(without(life, &[Closed]));
     assert_eq!((stage.count(End::Lost), stage.ledger.totals().missed_closes), (1, 1));
-    assert_eq!((stage.ledger.totals().opened, stage.tracked(Established)), ([2, 0], 1));
+    assert_eq!((stage.ledger.totals().counts.opened, stage.tracked(Established)), ([2, 0], 1));
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_known_socket_in_syn_received_is_no_child() {
     let mut life = opened(2).call(Closed).call(SynSent).softirq(SynReceived).softirq(Established);
     life.steps.drain(3..5);
     stage.play(life);
-    assert_eq!((stage.ledger.totals().opened, stage.ledger.totals().unknown_connections), ([1, 0], 1));
+    assert_eq!((stage.ledger.totals().counts.opened, stage.ledger.totals().unknown_connections), ([1, 0], 1));
 }
 
 #[test]

@@ -106,6 +106,15 @@ fn assert_times_in_order(stage: &Stage) {
     }
 }
 
+/// What each owner has is what all have.
+fn assert_accounts_add_up(stage: &mut Stage) {
+    let mut sum = crate::ledger::Counts::default();
+    for shared in &*stage.ledger.accounts() {
+        sum.add(&shared.value);
+    }
+    assert_eq!(sum, stage.ledger.totals().counts);
+}
+
 /// An event as no kernel would send it: few sockets, any transition, all fields at random.
 fn anything() -> impl Strategy<Value = Event> {
     let ends = (0..4_u64, 0..4_u64, 0..3_u16, prop_oneof![Just(0), 0..3_u16], 0..2_u32);
@@ -194,12 +203,13 @@ proptest! {
         assert!(stage.ledger.is_empty());
         assert_nothing_dead(&stage, &actors);
         assert_times_in_order(&stage);
+        assert_accounts_add_up(&mut stage);
         let totals = stage.ledger.totals();
         assert_eq!((totals.unknown_connections, totals.missed_closes, totals.gaps, totals.folded), (0, 0, 0, 0));
         for role in crate::ledger::Role::ALL {
             let fates = told.iter().flat_map(|life| &life.fates).filter(|fate| fate.role == role).count() as u64;
-            assert_eq!(totals.opened[role.index()], fates);
-            assert!(totals.established(role) + totals.failures[role.index()].values().sum::<u64>() <= fates);
+            assert_eq!(totals.counts.opened[role.index()], fates);
+            assert!(totals.established(role) + totals.counts.failures[role.index()].values().sum::<u64>() <= fates);
         }
     }
 
@@ -214,6 +224,7 @@ proptest! {
         stage.settle();
         assert_nothing_dead(&stage, &actors);
         assert_times_in_order(&stage);
+        assert_accounts_add_up(&mut stage);
         for actor in &actors {
             stage.destroy(actor.life.cookie, actor.sock.unwrap_or_default());
         }

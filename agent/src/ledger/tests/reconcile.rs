@@ -10,7 +10,7 @@ use super::script::{AT_ONCE, Life, NETNS, PORT, SECOND, task};
 use super::stage::Stage;
 use crate::census::{Form, Socket};
 use crate::event::State::{CloseWait, Closed, Established, FinWait1, LastAck, Listen, SynReceived, SynSent};
-use crate::event::{Ends, Event, State};
+use crate::event::{Direction, Ends, Event, Measures, State};
 use crate::ledger::{Corrections, End, Role, Side};
 
 /// A socket of a model, as a listing shows it.
@@ -99,6 +99,32 @@ fn holders_are_taken_over() {
     stage.ledger.compare(&[listed], &HashMap::from([(listed.inode, task(99))]));
     let slot = stage.ledger.table.find(life.cookie).expect("adopted");
     assert_eq!(stage.ledger.table.get(slot).owner, Some(task(99)));
+}
+
+#[test]
+fn bytes_count_once_from_when_the_connection_is_known() {
+    for is_adopted in [true, false] {
+        let mut stage = Stage::new(10);
+        let mut life = opened(2).call(Closed);
+        if !is_adopted {
+            stage.play_to(&mut life, Established);
+        }
+        let before = stage.ledger.totals().counts.bytes;
+        for (sent, received) in [(100, 7), (100, 7), (150, 18)] {
+            stage.now_ns += SECOND;
+            stage.ledger.begin_comparison(stage.now_ns);
+            let measures =
+                Measures { bytes_sent: sent + 30, bytes_retrans: 30, bytes_received: received, ..Measures::default() };
+            let listed = Socket { measures: Some(measures), ..socket(ends(&life), Established, stage.now_ns) };
+            stage.ledger.compare(&[listed], &HashMap::new());
+            stage.ledger.end_comparison(&[NETNS]);
+        }
+        let bytes = &stage.ledger.totals().counts.bytes;
+        let gained = |direction: Direction| bytes[direction.index()] - before[direction.index()];
+        // What it had carried when it was adopted is not this agent's to count.
+        let expected = if is_adopted { (50, 11) } else { (150, 18) };
+        assert_eq!((gained(Direction::Transmit), gained(Direction::Receive)), expected, "adopted: {is_adopted}");
+    }
 }
 
 #[test]
@@ -359,7 +385,7 @@ fn a_child_whose_handshake_was_lost_is_no_second_one() {
     stage.play_to(&mut life, SynReceived);
     assert_eq!(stage.census(&[(ends, Established)]), Corrections { stale: 1, ..Corrections::default() });
     assert_eq!((stage.tracked(SynReceived), stage.tracked(Established)), (0, 1));
-    assert_eq!(stage.ledger.totals().opened[Role::Server.index()], 1);
+    assert_eq!(stage.ledger.totals().counts.opened[Role::Server.index()], 1);
 }
 
 /// Plays each life up to some point, with losses. Answers what the kernel has then.

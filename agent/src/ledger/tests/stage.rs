@@ -88,7 +88,7 @@ impl Stage {
 
     /// How many connections ended in this way.
     pub(super) fn count(&self, end: End) -> u64 {
-        self.ledger.totals().ended[end.index()]
+        self.ledger.totals().counts.ended[end.index()]
     }
 
     /// Connections (and listeners) in this state.
@@ -116,26 +116,30 @@ impl Stage {
         let live = all - tracked[State::Listen.index()];
 
         // Every connection that was begun has ended once or is there.
-        assert_eq!(totals.opened[Role::Client.index()], transitions(totals, State::Closed, State::SynSent));
-        assert!(totals.opened[Role::Server.index()] >= transitions(totals, State::Listen, State::SynReceived));
-        let begun: u64 = totals.opened.iter().sum::<u64>() + totals.unknown_connections + totals.adopted;
-        assert_eq!(begun, totals.ended.iter().sum::<u64>() + live, "begun = ended + tracked\n{totals:?}\n{tracked:?}");
+        assert_eq!(totals.counts.opened[Role::Client.index()], transitions(totals, State::Closed, State::SynSent));
+        assert!(totals.counts.opened[Role::Server.index()] >= transitions(totals, State::Listen, State::SynReceived));
+        let begun: u64 = totals.counts.opened.iter().sum::<u64>() + totals.unknown_connections + totals.adopted;
+        assert_eq!(
+            begun,
+            totals.counts.ended.iter().sum::<u64>() + live,
+            "begun = ended + tracked\n{totals:?}\n{tracked:?}"
+        );
         for end in End::ALL {
             let count = self.ended.iter().filter(|ended| ended.end == end).count() as u64;
-            assert_eq!(totals.ended[end.index()], count, "{end:?} is counted as often as it is told");
+            assert_eq!(totals.counts.ended[end.index()], count, "{end:?} is counted as often as it is told");
         }
         assert_eq!(all, self.ledger.len() as u64, "every connection is in one state");
-        assert_eq!(totals.transitions_sum(), self.transitions);
+        assert_eq!(totals.counts.transitions_sum(), self.transitions);
         assert!(self.ledger.len() - self.ledger.embryos.len() <= self.ledger.limit());
         assert!(self.ledger.embryos.len() <= EMBRYOS);
 
         // A listener that was lost is counted there too.
-        assert!(totals.ended[End::Lost.index()] <= totals.missed_closes);
-        assert_eq!(totals.ended[End::Folded.index()], totals.folded);
-        assert_eq!(totals.time_wait.iter().sum::<u64>(), totals.ended[End::TimeWait.index()]);
+        assert!(totals.counts.ended[End::Lost.index()] <= totals.missed_closes);
+        assert_eq!(totals.counts.ended[End::Folded.index()], totals.folded);
+        assert_eq!(totals.counts.time_wait.iter().sum::<u64>(), totals.counts.ended[End::TimeWait.index()]);
 
         let rows = self.ledger.listeners();
-        let accepted = totals.opened[Role::Server.index()];
+        let accepted = totals.counts.opened[Role::Server.index()];
         assert_eq!(rows.iter().map(|row| row.opened).sum::<u64>(), accepted);
         let is_open = |connection: &&Connection| connection.role == Some(Role::Server) && !connection.is_closed();
         let open = self.ledger.table.all().filter(is_open).count() + self.ledger.embryos.len();
@@ -144,7 +148,7 @@ impl Stage {
 }
 
 fn transitions(totals: &Totals, old: State, new: State) -> u64 {
-    totals.transitions[old.index()][new.index()]
+    totals.counts.transitions[old.index()][new.index()]
 }
 
 /// What was told of a connection, where its part in the handshake is known.

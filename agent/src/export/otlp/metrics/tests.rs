@@ -1,117 +1,198 @@
 #![expect(clippy::float_cmp, reason = "whole numbers that pass through f64 unchanged")]
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::RwLock;
 
+use opentelemetry::InstrumentationScope;
 use opentelemetry::KeyValue;
-use opentelemetry_sdk::metrics::InMemoryMetricExporter;
+use opentelemetry::metrics::MeterProvider as _;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::KeyValue as Pair;
+use opentelemetry_proto::tonic::common::v1::any_value;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
+use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, Metric as Message};
+use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ScopeMetrics};
+use opentelemetry_sdk::metrics::{Aggregation, InMemoryMetricExporter, PeriodicReader, SdkMeterProvider, Stream};
+use prost::Message as _;
 
 use super::super::fixtures::{client, refused};
 use super::*;
+use crate::accounts::Shared;
+use crate::clock::{Clock, Offset};
+use crate::distribution::{Distributions, Place, Shape};
 use crate::event::State;
-use crate::export::tests::full;
+use crate::export::catalogue::{CATALOGUE, Metric};
+use crate::export::readings::Snapshot;
+use crate::export::subject::Subjects;
+use crate::export::tests::{BEGAN, full, snapshot};
+use crate::ledger::{Counts, End};
+use crate::owner::directory::Known;
+use crate::owner::identity::Identity;
 use crate::status::{Board, Status};
 
-/// Metric name to points: attributes as text to value.
-type Read = BTreeMap<String, BTreeMap<String, f64>>;
+const SECOND: u64 = 1_000_000_000;
 
-fn attributes<'a>(pairs: impl Iterator<Item = &'a KeyValue>) -> String {
-    let pairs: BTreeMap<_, _> = pairs.map(|pair| (pair.key.as_str(), &pair.value)).collect();
+/// What one request said of one series.
+#[derive(Clone, Debug, Default)]
+struct Told {
+    /// Of a histogram its count.
+    value: f64,
+    since: u64,
+    at: u64,
+    /// Of a histogram, explicit or exponential.
+    buckets: Vec<u64>,
+    examples: usize,
+}
+
+/// Resource, metric and attributes as text to what was told.
+type Read = BTreeMap<(String, String, String), Told>;
+
+fn text(pairs: &[Pair]) -> String {
+    let value = |pair: &Pair| match pair.value.as_ref().and_then(|value| value.value.as_ref()) {
+        Some(any_value::Value::StringValue(text)) => text.clone(),
+        Some(any_value::Value::IntValue(number)) => number.to_string(),
+        Some(any_value::Value::BoolValue(flag)) => flag.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let pairs: BTreeMap<&str, String> = pairs.iter().map(|pair| (pair.key.as_str(), value(pair))).collect();
     pairs.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 
-macro_rules! points {
-    ($data:expr, $as:ident) => {
-        match $data {
-            MetricData::Gauge(gauge) => {
-                gauge.data_points().map(|point| (attributes(point.attributes()), $as!(point.value()))).collect()
-            }
-            MetricData::Sum(sum) => {
-                sum.data_points().map(|point| (attributes(point.attributes()), $as!(point.value()))).collect()
-            }
-            MetricData::Histogram(histogram) => {
-                histogram.data_points().map(|point| (attributes(point.attributes()), point.count() as f64)).collect()
-            }
-            MetricData::ExponentialHistogram(_) => panic!("the catalogue has none"),
-        }
-    };
-}
-
-macro_rules! as_f64 {
-    ($value:expr) => {
-        $value as f64
-    };
-}
-
-macro_rules! same {
-    ($value:expr) => {
-        $value
-    };
-}
-
-fn read(exporter: &InMemoryMetricExporter) -> Read {
-    let exports = exporter.get_finished_metrics().unwrap();
-    let last = exports.last().expect("an export");
-    let mut read = Read::new();
-    for metric in last.scope_metrics().flat_map(ScopeMetrics::metrics) {
-        let points = match metric.data() {
-            AggregatedMetrics::U64(data) => points!(data, as_f64),
-            AggregatedMetrics::I64(data) => points!(data, as_f64),
-            AggregatedMetrics::F64(data) => points!(data, same),
+fn points(metric: &Message) -> Vec<(String, Told)> {
+    let number = |point: &opentelemetry_proto::tonic::metrics::v1::NumberDataPoint| {
+        let value = match point.value {
+            Some(Value::AsInt(value)) => value as f64,
+            Some(Value::AsDouble(value)) => value,
+            None => panic!("no value: {point:?}"),
         };
-        assert!(read.insert(metric.name().to_owned(), points).is_none(), "{} twice", metric.name());
+        let (since, at) = (point.start_time_unix_nano, point.time_unix_nano);
+        (text(&point.attributes), Told { value, since, at, ..Told::default() })
+    };
+    match metric.data.as_ref().expect("data") {
+        Data::Gauge(gauge) => gauge.data_points.iter().map(number).collect(),
+        Data::Sum(sum) => sum.data_points.iter().map(number).collect(),
+        Data::Histogram(histogram) => {
+            let told = histogram.data_points.iter().map(|point| {
+                assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);
+                assert_eq!(point.bucket_counts.iter().sum::<u64>(), point.count);
+                let told = Told {
+                    value: point.count as f64,
+                    since: point.start_time_unix_nano,
+                    at: point.time_unix_nano,
+                    buckets: point.bucket_counts.clone(),
+                    examples: point.exemplars.len(),
+                };
+                (text(&point.attributes), told)
+            });
+            told.collect()
+        }
+        Data::ExponentialHistogram(histogram) => {
+            let told = histogram.data_points.iter().map(|point| {
+                let buckets = point.positive.as_ref().expect("buckets").bucket_counts.clone();
+                assert_eq!(buckets.iter().sum::<u64>() + point.zero_count, point.count);
+                let told = Told {
+                    value: point.count as f64,
+                    since: point.start_time_unix_nano,
+                    at: point.time_unix_nano,
+                    buckets,
+                    examples: point.exemplars.len(),
+                };
+                (text(&point.attributes), told)
+            });
+            told.collect()
+        }
+        Data::Summary(_) => panic!("the catalogue has none"),
     }
-    read
 }
 
-impl Way for InMemoryMetricExporter {
-    async fn send(&self, metrics: &ResourceMetrics) -> Result<Accepted, Failure> {
-        self.export(metrics).await.unwrap();
-        Ok(Accepted::default())
+fn envelope(is_exponential: bool) -> Envelope {
+    let resource = Resource::builder_empty().with_attribute(KeyValue::new("service.name", "synfin")).build();
+    Envelope::new(resource, &InstrumentationScope::builder("synfin").build(), is_exponential)
+}
+
+/// A reader, from one export to the next.
+struct Reader {
+    series: Series,
+    temporality: Temporality,
+    is_exponential: bool,
+}
+
+impl Reader {
+    fn new(budget: usize, temporality: Temporality) -> Self {
+        Self { series: Series::new(budget, temporality), temporality, is_exponential: false }
+    }
+
+    fn requests(&mut self, snapshot: &Snapshot) -> Vec<ExportMetricsServiceRequest> {
+        let envelope = envelope(self.is_exponential);
+        let mut encoder = Encoder::new(&envelope, self.temporality, snapshot.unix_ns);
+        self.series.collect(snapshot, &mut encoder);
+        let decoded = encoder.finish().into_iter().map(|filled| {
+            let message = filled.request.message();
+            assert!(message.len() < 3 << 20, "{} bytes", message.len());
+            let request = ExportMetricsServiceRequest::decode(message).expect("an ExportMetricsServiceRequest");
+            let metrics = request.resource_metrics.iter().flat_map(|group| &group.scope_metrics);
+            let told: usize = metrics.flat_map(|group| &group.metrics).map(|metric| points(metric).len()).sum();
+            assert_eq!(told, filled.points);
+            request
+        });
+        decoded.collect()
+    }
+
+    fn read(&mut self, snapshot: &Snapshot) -> Read {
+        let mut read = Read::new();
+        for group in self.requests(snapshot).iter().flat_map(|request| &request.resource_metrics) {
+            let resource = text(&group.resource.as_ref().expect("a resource").attributes);
+            for metric in group.scope_metrics.iter().flat_map(|scope| &scope.metrics) {
+                for (attributes, told) in points(metric) {
+                    let key = (resource.clone(), metric.name.clone(), attributes);
+                    assert!(read.insert(key.clone(), told).is_none(), "{key:?} twice");
+                }
+            }
+        }
+        read
     }
 }
 
-fn start(board: &Arc<Board>) -> (Metrics, InMemoryMetricExporter) {
-    let exporter = InMemoryMetricExporter::default();
-    let source = Source::new(Arc::clone(board));
-    let metrics = Metrics::start(
-        exporter.clone(),
-        Link::new("metrics", "memory", crate::config::Protocol::Grpc),
-        source,
-        Duration::from_hours(1),
-        Resource::builder_empty().build(),
-        InstrumentationScope::builder("synfin").build(),
-    );
-    (metrics, exporter)
+fn cumulative(snapshot: &Snapshot) -> Read {
+    Reader::new(20_000, Temporality::Cumulative).read(snapshot)
 }
+
+fn sum(read: &Read, metric: &str) -> f64 {
+    read.iter().filter(|((_, name, _), _)| name == metric).map(|(_, told)| told.value).sum()
+}
+
+/// What the host's series of a metric with these attributes says.
+fn host<'a>(read: &'a Read, metric: &str, attributes: &str) -> Option<&'a Told> {
+    read.get(&("service.name=synfin".to_owned(), metric.to_owned(), attributes.to_owned()))
+}
+
+const TRANSITIONS: &str = "system.network.tcp.connection.transitions";
+const OPENED: &str = "system.network.tcp.connection.opened";
 
 #[test]
 fn what_is_exported_is_what_the_status_says() {
-    let board = Arc::new(Board::default());
     let status = full();
-    board.publish(status.clone());
-    let (metrics, exporter) = start(&board);
-    metrics.flush();
-    let read = read(&exporter);
+    let read = cumulative(&snapshot(status.clone()));
     let totals = &status.totals;
-
-    let sum = |name: &str| read[name].values().sum::<f64>();
-    assert_eq!(sum("system.network.tcp.connection.transitions"), totals.transitions_sum() as f64);
-    assert_eq!(sum("system.network.tcp.connection.ended"), totals.ended.iter().sum::<u64>() as f64);
-    assert_eq!(sum("synfin.events"), status.events.iter().sum::<u64>() as f64);
-    assert_eq!(sum("synfin.events.lost"), status.lost() as f64);
+    assert_eq!(sum(&read, TRANSITIONS), totals.transitions_sum() as f64);
+    assert_eq!(sum(&read, "system.network.tcp.connection.ended"), totals.counts.ended.iter().sum::<u64>() as f64);
+    assert_eq!(sum(&read, "system.network.tcp.io"), totals.counts.bytes.iter().sum::<u64>() as f64);
+    assert_eq!(sum(&read, "synfin.events"), status.events.iter().sum::<u64>() as f64);
+    assert_eq!(sum(&read, "synfin.events.lost"), status.lost() as f64);
     // TIME_WAIT and CLOSED stand for the array's positions 6 and 7; position 0 is no state.
-    assert_eq!(sum("synfin.ledger.connections"), status.tracked[1..].iter().sum::<u64>() as f64);
+    assert_eq!(sum(&read, "synfin.ledger.connections"), status.tracked[1..].iter().sum::<u64>() as f64);
 
-    let point = |name: &str, attributes: &str| read[name][attributes];
+    let point = |name: &str, attributes: &str| host(&read, name, attributes).expect(attributes).value;
     let old_new = "network.connection.state=established,network.tcp.state.previous=syn_sent";
     assert_eq!(
-        point("system.network.tcp.connection.transitions", old_new),
-        totals.transitions[State::SynSent.index()][State::Established.index()] as f64
+        point(TRANSITIONS, old_new),
+        totals.counts.transitions[State::SynSent.index()][State::Established.index()] as f64
     );
     assert_eq!(
         point("system.network.tcp.connection.failures", "error.type=timed_out,network.tcp.handshake.role=server"),
-        totals.failures[1]["timed_out"] as f64
+        totals.counts.failures[1]["timed_out"] as f64
     );
     assert_eq!(
         point("system.network.tcp.retransmits", "network.tcp.retransmit.type=timeout,network.tcp.segment.type=syn_ack"),
@@ -127,80 +208,329 @@ fn what_is_exported_is_what_the_status_says() {
         point(resets, &format!("{sent},synfin.reset.socket=false")),
         totals.resets_without_socket[&synfin_common::event::NO_REASON] as f64
     );
-    assert_eq!(
-        point("synfin.probe.status", "synfin.probe=state,synfin.probe.rung=tp_btf,synfin.probe.verdict=active"),
-        1.0
-    );
+    let probe = "synfin.probe=state,synfin.probe.rung=tp_btf,synfin.probe.verdict=active";
+    assert_eq!(point("synfin.probe.status", probe), 1.0);
     let waiting = "linux.cgroup.id=9,linux.netns.inode=7,network.connection.state=time_wait,network.transport=tcp,network.type=ipv6";
     assert_eq!(point("system.network.connection.count", waiting), 1234.0);
     assert_eq!(point("system.network.tcp.accept_queue.limit", "linux.netns.inode=7,network.local.port=80"), 128.0);
     assert_eq!(point("process.cpu.time", ""), status.cpu.as_secs_f64());
+    let opened = host(&read, OPENED, "network.tcp.handshake.role=client").expect("opened");
+    assert_eq!((opened.since, opened.at), (BEGAN, BEGAN + 10 * SECOND));
+    assert_eq!(host(&read, "process.memory.usage", "").map(|told| told.since), Some(0), "an amount has no beginning");
+}
+
+fn measured(shape: Shape) -> Distributions {
+    let mut distributions = Distributions::new(shape);
+    let place = Place { trace: [7; 16], span: [8; 8] };
+    for (connection, end) in
+        [(client(), End::TimeWait), (client(), End::TimeWait), (refused(), End::Refused), (client(), End::Lost)]
+    {
+        distributions.add(&connection, end, Offset::default(), || Some(place));
+    }
+    distributions.left(101, State::CloseWait, 1.5, 1);
+    distributions
 }
 
 #[test]
-fn each_attribute_is_in_the_catalogue_and_no_limit_is_near() {
-    let board = Arc::new(Board::default());
-    board.publish(full());
-    let (metrics, exporter) = start(&board);
-    metrics.ended(&client(), End::TimeWait);
-    metrics.ended(&refused(), End::Refused);
-    metrics.flush();
-    let read = read(&exporter);
+fn each_attribute_is_in_the_catalogue() {
+    let read = cumulative(&snapshot(Status { times: measured(Shape::Explicit).share(), ..full() }));
     for Metric { name, attributes, .. } in CATALOGUE {
-        // Queues that do not exist have no points.
-        let Some(points) = read.get(*name) else {
-            assert!(name.starts_with("otel.sdk.") || name.starts_with("synfin.spans."), "{name} is not exported");
+        let points: Vec<_> = read.keys().filter(|(_, metric, _)| metric == name).collect();
+        if points.is_empty() {
+            // Queues that do not exist have no points.
+            let queues = ["otel.sdk.", "synfin.spans.", "synfin.metrics."];
+            assert!(queues.iter().any(|prefix| name.starts_with(prefix)), "{name} is not exported");
             continue;
-        };
-        assert!(points.len() <= 200, "{name}: {} points", points.len());
+        }
         let keys: HashSet<&str> = points
-            .keys()
-            .flat_map(|pairs| pairs.split(',').filter(|pair| !pair.is_empty()))
+            .iter()
+            .flat_map(|(_, _, pairs)| pairs.split(',').filter(|pair| !pair.is_empty()))
             .filter_map(|pair| pair.split_once('=').map(|(key, _)| key))
             .collect();
         assert_eq!(keys, attributes.iter().copied().collect::<HashSet<_>>(), "{name}");
     }
-    assert_eq!(read.keys().filter(|name| !CATALOGUE.iter().any(|metric| metric.name == **name)).count(), 0);
+    assert!(read.keys().all(|(_, name, _)| CATALOGUE.iter().any(|metric| metric.name == *name)));
 }
 
 #[test]
-fn distributions_take_what_was_measured() {
-    let (metrics, exporter) = start(&Arc::default());
-    metrics.ended(&client(), End::TimeWait);
-    metrics.ended(&client(), End::TimeWait);
-    metrics.ended(&refused(), End::Refused);
-    metrics.ended(&client(), End::Lost);
-    metrics.flush();
-    let read = read(&exporter);
-    assert_eq!(read[HANDSHAKE_DURATION]["network.tcp.handshake.role=client"], 3.0);
-    let durations = &read[CONNECTION_DURATION];
-    assert_eq!(durations["network.connection.end=time_wait,network.tcp.handshake.role=client"], 2.0);
-    assert_eq!(durations["network.connection.end=refused,network.tcp.handshake.role=client"], 1.0);
-    assert_eq!(durations.len(), 2, "an end that was not seen has no time");
+fn each_metric_says_what_it_is() {
+    let mut reader = Reader::new(20_000, Temporality::Cumulative);
+    let requests = reader.requests(&snapshot(Status { times: measured(Shape::Explicit).share(), ..full() }));
+    let metrics = requests.iter().flat_map(|request| &request.resource_metrics).flat_map(|group| &group.scope_metrics);
+    for metric in metrics.flat_map(|group| &group.metrics) {
+        let row = CATALOGUE.iter().find(|row| row.name == metric.name).expect("in the catalogue");
+        assert_eq!((metric.unit.as_str(), metric.description.as_str()), (row.unit, row.description));
+        let cumulative = AggregationTemporality::Cumulative as i32;
+        let (kind, monotonic) = match metric.data.as_ref().expect("data") {
+            Data::Sum(sum) => {
+                assert_eq!(sum.aggregation_temporality, cumulative);
+                ("sum", sum.is_monotonic)
+            }
+            Data::Histogram(histogram) => {
+                assert_eq!(histogram.aggregation_temporality, cumulative);
+                ("histogram", false)
+            }
+            Data::Gauge(_) => ("gauge", false),
+            other => panic!("{other:?}"),
+        };
+        let expected = match row.instrument.name() {
+            "Counter" => ("sum", true),
+            "UpDownCounter" => ("sum", false),
+            "Gauge" => ("gauge", false),
+            _ => ("histogram", false),
+        };
+        assert_eq!((kind, monotonic), expected, "{}", metric.name);
+    }
+}
+
+#[test]
+fn distributions_take_what_was_measured_with_examples() {
+    for is_exponential in [false, true] {
+        let shape = if is_exponential { Shape::Exponential } else { Shape::Explicit };
+        let mut reader = Reader { is_exponential, ..Reader::new(20_000, Temporality::Cumulative) };
+        let status = Status { times: measured(shape).share(), peers: Arc::default(), ..full() };
+        let read = reader.read(&snapshot(status));
+        let count = |metric: &str, attributes: &str| host(&read, metric, attributes).map(|told| told.value);
+        let role = "network.tcp.handshake.role=client";
+        assert_eq!(count("system.network.tcp.handshake.duration", role), Some(3.0));
+        let ended = |end: &str| {
+            count("system.network.tcp.connection.duration", &format!("network.connection.end={end},{role}"))
+        };
+        assert_eq!((ended("time_wait"), ended("refused"), ended("lost")), (Some(2.0), Some(1.0), None));
+        assert_eq!(count("system.network.tcp.rtt.duration", role), Some(3.0));
+        assert_eq!(count("system.network.tcp.state.duration", "network.connection.state=close_wait"), Some(1.0));
+        let handshake = host(&read, "system.network.tcp.handshake.duration", role).expect("handshakes");
+        assert_eq!(handshake.examples, 1, "one bucket has values");
+        assert_eq!(handshake.buckets.iter().filter(|count| **count > 0).count(), 1);
+    }
+}
+
+#[test]
+fn exponential_buckets_are_those_of_the_sdk() {
+    let values = [0.0001, 0.00025, 0.003, 0.0031, 0.5, 1.0, 2.0, 17.0, 86_400.0, 0.0];
+    let exporter = InMemoryMetricExporter::default();
+    let view = |_: &opentelemetry_sdk::metrics::Instrument| {
+        Stream::builder()
+            .with_aggregation(Aggregation::Base2ExponentialHistogram {
+                max_size: 160,
+                max_scale: 20,
+                record_min_max: false,
+            })
+            .build()
+            .ok()
+    };
+    let provider = SdkMeterProvider::builder()
+        .with_reader(PeriodicReader::builder(exporter.clone()).build())
+        .with_view(view)
+        .build();
+    let histogram = provider.meter("oracle").f64_histogram("x").build();
+    for many in 1..=values.len() {
+        histogram.record(values[many - 1], &[]);
+        provider.force_flush().unwrap();
+        let exports = exporter.get_finished_metrics().unwrap();
+        let metric = exports.last().unwrap().scope_metrics().flat_map(ScopeMetrics::metrics).next().unwrap();
+        let AggregatedMetrics::F64(MetricData::ExponentialHistogram(sdk)) = metric.data() else { panic!("{metric:?}") };
+        let sdk = sdk.data_points().next().unwrap();
+        let mut ours = crate::distribution::Exponential::default();
+        values[..many].iter().for_each(|value| ours.add(*value));
+        let filled = |offset: i32, counts: Vec<u64>| -> Vec<(i32, u64)> {
+            let indexed = counts.into_iter().enumerate().map(|(at, count)| (offset + at as i32, count));
+            indexed.filter(|(_, count)| *count > 0).collect()
+        };
+        let buckets = sdk.positive_bucket();
+        assert_eq!(
+            (ours.scale, filled(ours.offset, ours.counts), ours.zero),
+            (i32::from(sdk.scale()), filled(buckets.offset(), buckets.counts().collect()), sdk.zero_count()),
+            "{many} values"
+        );
+    }
+}
+
+/// A status in which each cgroup has opened so many connections as a client.
+fn opened(accounts: &[(u64, u64, u64)]) -> Status {
+    let shared = accounts.iter().map(|&(cgroup, row, opened)| {
+        let counts = Counts { opened: [opened, 0], ..Counts::default() };
+        Shared { cgroup, row, value: Arc::new(counts) }
+    });
+    Status { accounts: shared.collect(), ..Status::default() }
+}
+
+/// Subjects over several exports; cgroups from 10 on belong to the pod of that number, 99 is not looked up yet.
+struct Stage {
+    subjects: Subjects,
+    now: u64,
+    /// What 99 turns out to be.
+    found: Arc<RwLock<Option<&'static str>>>,
+}
+
+fn pod(name: &str) -> Known {
+    Known::Of(Arc::new(Identity(vec![("k8s.pod.uid", name.to_owned())])))
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self { subjects: Subjects::new(BEGAN), now: BEGAN, found: Arc::default() }
+    }
+
+    fn take(&mut self, status: Status) -> Snapshot {
+        self.now += 10 * SECOND;
+        let found = *self.found.read().unwrap();
+        let known = |cgroup: u64| match (cgroup, found) {
+            (99, None) => Known::Pending,
+            (99, Some(name)) => pod(name),
+            (cgroup @ 10.., _) => pod(&(cgroup / 10).to_string()),
+            _ => Known::Host,
+        };
+        let (unix_ns, subjects) = self.subjects.collect(&status, self.now, &known);
+        Snapshot { status: Arc::new(status), subjects, unix_ns, ..Snapshot::default() }
+    }
+}
+
+fn of_pod<'a>(read: &'a Read, name: &str, metric: &str) -> Vec<&'a Told> {
+    let own = format!("k8s.pod.uid={name}");
+    let mine =
+        read.iter().filter(|((resource, told, _), _)| resource.split(',').any(|pair| pair == own) && told == metric);
+    mine.map(|(_, told)| told).collect()
+}
+
+#[test]
+fn each_owner_has_its_resource_and_sums_are_exact() {
+    let (mut stage, mut reader) = (Stage::new(), Reader::new(20_000, Temporality::Cumulative));
+    let mut told = |stage: &mut Stage, accounts: &[(u64, u64, u64)]| reader.read(&stage.take(opened(accounts)));
+    // Cgroups 11 and 12 are one pod; 99 is not known yet.
+    let read = told(&mut stage, &[(0, 1, 5), (3, 2, 2), (11, 3, 10), (12, 4, 20), (25, 5, 1), (99, 6, 7)]);
+    assert_eq!(host(&read, OPENED, "network.tcp.handshake.role=client").map(|told| told.value), Some(7.0));
+    assert_eq!(of_pod(&read, "1", OPENED)[0].value, 30.0);
+    assert_eq!(of_pod(&read, "1", OPENED).len(), 1, "nothing is told of what an owner never did");
+    assert_eq!(of_pod(&read, "2", OPENED)[0].value, 1.0);
+    assert_eq!(sum(&read, OPENED), 38.0, "all but what is not known yet");
+    let resources: BTreeSet<&str> = read.keys().map(|(resource, _, _)| resource.as_str()).collect();
+    assert_eq!(resources.len(), 3);
+
+    *stage.found.write().unwrap() = Some("late");
+    // 12 has gone, and what it did has not.
+    let read = told(&mut stage, &[(0, 1, 5), (3, 2, 2), (11, 3, 11), (25, 5, 1), (99, 6, 9)]);
+    assert_eq!(of_pod(&read, "1", OPENED)[0].value, 31.0);
+    let late = of_pod(&read, "late", OPENED)[0];
+    assert_eq!((late.value, late.since), (9.0, BEGAN), "it may have counted since before the last export");
+
+    // 25 has gone, and with it all of its owner; the row that comes back counts from zero.
+    let read = told(&mut stage, &[(0, 1, 5), (3, 2, 2), (11, 3, 11), (99, 6, 9)]);
+    assert!(of_pod(&read, "2", OPENED).is_empty());
+    let read = told(&mut stage, &[(0, 1, 5), (3, 2, 2), (11, 3, 11), (25, 7, 4), (99, 6, 9)]);
+    let back = of_pod(&read, "2", OPENED)[0];
+    assert_eq!((back.value, back.since), (4.0, BEGAN + 30 * SECOND));
+}
+
+#[test]
+fn differences_add_up_to_totals_whatever_is_lost_on_the_way() {
+    let (mut stage, mut reader) = (Stage::new(), Reader::new(20_000, Temporality::Delta));
+    let mut arrived: BTreeMap<String, f64> = BTreeMap::new();
+    let mut last_end = BTreeMap::new();
+    let rounds = [(true, 3, 1), (false, 10, 1), (false, 11, 5), (true, 20, 5), (true, 20, 6)];
+    for (arrives, of_host, of_owner) in rounds {
+        let read = reader.read(&stage.take(opened(&[(0, 1, of_host), (11, 2, of_owner)])));
+        reader.series.delivered(|_| arrives);
+        for ((resource, name, _), told) in &read {
+            if name == OPENED && arrives {
+                *arrived.entry(resource.clone()).or_default() += told.value;
+                let before = last_end.insert(resource.clone(), told.at).unwrap_or(BEGAN);
+                assert_eq!(told.since, before, "no gap, and nothing twice");
+                assert!(told.value > 0.0, "what has not changed is not told");
+            }
+        }
+    }
+    let host = arrived.iter().find(|(resource, _)| !resource.contains("pod")).map(|(_, sum)| *sum);
+    let owner = arrived.iter().find(|(resource, _)| resource.contains("pod")).map(|(_, sum)| *sum);
+    assert_eq!((host, owner), (Some(20.0), Some(6.0)));
+}
+
+#[test]
+fn distributions_by_difference() {
+    for temporality in [Temporality::Delta, Temporality::LowMemory] {
+        let mut reader = Reader::new(20_000, temporality);
+        let mut distributions = measured(Shape::Explicit);
+        let mut states = || {
+            let read = reader.read(&snapshot(Status { times: distributions.share(), ..full() }));
+            reader.series.delivered(|_| true);
+            distributions.left(101, State::CloseWait, 50.0, 2);
+            let told = host(&read, "system.network.tcp.state.duration", "network.connection.state=close_wait").cloned();
+            (told.map(|told| told.value), host(&read, OPENED, "network.tcp.handshake.role=client").is_some())
+        };
+        assert_eq!(states(), (Some(1.0), true));
+        assert_eq!(
+            states(),
+            (Some(1.0), temporality == Temporality::LowMemory),
+            "one more, and counters by preference"
+        );
+    }
+}
+
+#[test]
+fn what_exceeds_the_budget_is_added_up_and_counted() {
+    let (mut stage, mut all) = (Stage::new(), Reader::new(20_000, Temporality::Cumulative));
+    let accounts: Vec<(u64, u64, u64)> = (1..=100).map(|n| (n * 10, n, n)).collect();
+    let status = || opened(&accounts);
+    let of_host = all.read(&stage.take(opened(&[]))).len();
+    let mut reader = Reader::new(of_host + 10, Temporality::Cumulative);
+    _ = reader.read(&stage.take(opened(&[]))); // the host is there first
+    let read = reader.read(&stage.take(status()));
+    assert_eq!(sum(&read, OPENED), 5050.0, "nothing is missing in the sum");
+    let overflow = |read: &Read| host(read, OPENED, "otel.metric.overflow=true").map(|told| told.value);
+    let own: f64 = read
+        .iter()
+        .filter(|((resource, name, _), _)| resource.contains("pod") && name == OPENED)
+        .map(|(_, told)| told.value)
+        .sum();
+    assert_eq!(overflow(&read), Some(5050.0 - own));
+    let usage = reader.series.usage();
+    assert_eq!((usage.refused, usage.budget), (90, of_host as u64 + 10));
+    assert_eq!(read.len(), of_host + 10 + 1, "one series for all that found no room");
+
+    // What was refused and has gone stays in the sum; it never falls.
+    let read = reader.read(&stage.take(opened(&accounts[..50])));
+    let gone: f64 = (51..=100).map(f64::from).sum();
+    assert!(overflow(&read).unwrap_or_default() >= gone, "{:?}", overflow(&read));
+    assert_eq!(reader.series.usage().refused, 90, "each once");
+}
+
+#[test]
+fn many_points_take_several_requests_and_each_comes_once() {
+    let mut stage = Stage::new();
+    let accounts: Vec<(u64, u64, u64)> = (1..=900).map(|n| (n * 10, n, n)).collect();
+    let mut reader = Reader::new(200_000, Temporality::Delta);
+    let mut status = opened(&accounts);
+    let full = full().totals.counts;
+    status.accounts =
+        status.accounts.iter().map(|shared| Shared { value: Arc::new(full.clone()), ..shared.clone() }).collect();
+    let snapshot = stage.take(status);
+    let requests = reader.requests(&snapshot);
+    assert!(requests.len() > 5, "{}", requests.len());
+    // One of them does not arrive: its points, and no others, come again.
+    reader.series.delivered(|delivery| delivery != 1);
+    let count = |requests: &[ExportMetricsServiceRequest]| -> usize {
+        let metrics =
+            requests.iter().flat_map(|request| &request.resource_metrics).flat_map(|group| &group.scope_metrics);
+        let deltas = metrics
+            .flat_map(|group| &group.metrics)
+            .filter(|metric| matches!(&metric.data, Some(Data::Sum(sum)) if sum.is_monotonic));
+        deltas.map(|metric| points(metric).len()).sum()
+    };
+    let lost = count(&requests[1..2]);
+    assert!(lost > 100);
+    assert_eq!(count(&reader.requests(&snapshot)), lost);
 }
 
 #[test]
 fn one_export_shows_one_moment_and_the_next_a_new_one() {
     let board = Arc::new(Board::default());
-    let (metrics, exporter) = start(&board);
+    let source = Source::new(Arc::clone(&board), Arc::new(Clock::default()), Arc::new(|_| Known::Host));
+    let mut reader = Reader::new(20_000, Temporality::Cumulative);
     for count in [1, 2] {
-        let mut status = Status::default();
-        status.totals.opened[0] = count;
-        board.publish(status);
-        metrics.flush();
-        let read = read(&exporter);
-        let opened = &read["system.network.tcp.connection.opened"];
-        assert_eq!(opened["network.tcp.handshake.role=client"], count as f64);
+        board.publish(opened(&[(0, 1, count)]));
+        let snapshot = source.take();
+        board.publish(opened(&[(0, 1, 99)]));
+        let read = reader.read(&snapshot);
+        assert_eq!(host(&read, OPENED, "network.tcp.handshake.role=client").map(|told| told.value), Some(count as f64));
     }
-}
-
-#[test]
-fn a_snapshot_is_held_through_a_collection() {
-    let board = Arc::new(Board::default());
-    let collection = Collection::of(Source::new(Arc::clone(&board)));
-    let first = collection.snapshot();
-    board.publish(full());
-    assert!(Arc::ptr_eq(&first, &collection.snapshot()));
-    collection.release();
-    assert!(!Arc::ptr_eq(&first, &collection.snapshot()));
 }

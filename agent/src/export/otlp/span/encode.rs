@@ -113,7 +113,7 @@ const fn kind(kind: &SpanKind) -> u64 {
     }
 }
 
-fn attribute(to: &mut Writer, field: u32, key: &'static str, value: Value<'_>) {
+pub(in crate::export::otlp) fn attribute(to: &mut Writer, field: u32, key: &'static str, value: Value<'_>) {
     use field::{any_value, key_value};
     to.message(field, Room::Small, |to| {
         to.bytes(key_value::KEY, key.as_bytes());
