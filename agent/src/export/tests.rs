@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::census::{Census, Churn, Form, Group, Listener, Network, Sums};
+use crate::census::{Census, Churn, Ephemeral, Form, Group, Listener, Network, Place, Sums};
 use crate::event::{EventKind, State};
 use crate::health::{Cost, Probe, Verdict};
 use crate::ledger::Role;
@@ -93,7 +93,9 @@ fn census() -> Census {
         half_open: 4,
         oldest_ns: Some(1),
     };
+    let ephemeral = Some(Ephemeral { taken: 706, limit: 28_232 });
     Census {
+        places: vec![Place { inode: 7, name: None, took: Duration::ZERO, ephemeral }],
         sums: Sums { groups: vec![group], listeners: vec![listener], ..Sums::default() },
         churn: Churn { reused: 1, ended: Some(2) },
         ..Census::default()

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use opentelemetry::KeyValue;
 
 use super::{Points, Snapshot};
-use crate::census::{Census, Group, Listener, Network};
+use crate::census::{Census, Ephemeral, Group, Listener, Network};
 use crate::event::{Direction, State};
 
 /// Namespaces with their cgroups that have rows of their own; the rest is added up in rows without namespace and cgroup, so that sums stay
@@ -14,6 +14,9 @@ const PLACES: usize = 80;
 
 /// Listeners (ports of a namespace) that have rows of their own.
 const LISTENERS: usize = 500;
+
+/// Namespaces whose ephemeral ports have rows of their own.
+const NAMESPACES: usize = 500;
 
 type Place = (u32, u64);
 
@@ -164,6 +167,45 @@ pub(in crate::export) fn oldest(snapshot: &Snapshot, point: &mut Points<'_, f64>
     });
 }
 
+/// The fullest namespaces, those that are gone with nothing, then the others together.
+fn ephemeral(census: &Census) -> (Vec<(u32, Ephemeral)>, Option<Ephemeral>) {
+    let gone = census.memory.namespaces.iter().map(|netns| (netns, Ephemeral::default()));
+    let mut all: BTreeMap<u32, Ephemeral> = gone.collect();
+    all.extend(census.places.iter().filter_map(|place| Some((place.inode, place.ephemeral?))));
+    let mut rows: Vec<(u32, Ephemeral)> = all.into_iter().collect();
+    rows.sort_by(|(_, one), (_, other)| {
+        other.utilization().unwrap_or(0.0).total_cmp(&one.utilization().unwrap_or(0.0))
+    });
+    let others = rows.split_off(rows.len().min(NAMESPACES));
+    let sum =
+        |sum: Ephemeral, ports: Ephemeral| Ephemeral { taken: sum.taken + ports.taken, limit: sum.limit + ports.limit };
+    (rows, others.into_iter().map(|(_, ports)| ports).reduce(sum))
+}
+
+fn each_range(snapshot: &Snapshot, value: fn(&Ephemeral) -> u64, point: &mut Points<'_, i64>) {
+    let Some(census) = &snapshot.status.census else { return };
+    let (rows, others) = ephemeral(census);
+    for (netns, ports) in &rows {
+        point(value(ports) as i64, &place((*netns, 0)));
+    }
+    if let Some(ports) = &others {
+        point(value(ports) as i64, &[]);
+    }
+}
+
+pub(in crate::export) fn ephemeral_usage(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+    each_range(snapshot, |ports| ports.taken, point);
+}
+
+pub(in crate::export) fn ephemeral_limit(snapshot: &Snapshot, point: &mut Points<'_, i64>) {
+    each_range(snapshot, |ports| ports.limit, point);
+}
+
+pub(in crate::export) fn ephemeral_utilization(snapshot: &Snapshot, point: &mut Points<'_, f64>) {
+    let rows = snapshot.status.census.iter().flat_map(|census| ephemeral(census).0);
+    rows.for_each(|(netns, ports)| point(ports.utilization().unwrap_or(0.0), &place((netns, 0))));
+}
+
 pub(in crate::export) fn time_wait_reused(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     if let Some(census) = &snapshot.status.census {
         point(census.churn.reused, &[]);
@@ -215,7 +257,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::census::{Form, Sums};
+    use crate::census::{Form, Memory, Sums};
     use crate::status::Status;
 
     fn snapshot(places: u32) -> Snapshot {
@@ -253,6 +295,51 @@ mod tests {
             .filter(|(_, attributes)| attributes.iter().all(|pair| !pair.key.as_str().starts_with("linux.")));
         let others: i64 = others.map(|(value, _)| value).sum();
         assert_eq!(others, (1..=1000 - PLACES as i64).sum::<i64>(), "the largest keep their rows");
+    }
+
+    /// A census of namespaces with so many of ten ports taken.
+    fn with_ports(taken: impl IntoIterator<Item = (u32, u64)>, before: &[u32]) -> Snapshot {
+        let place = |(inode, taken)| crate::census::Place {
+            inode,
+            name: None,
+            took: std::time::Duration::ZERO,
+            ephemeral: Some(Ephemeral { taken, limit: 10 }),
+        };
+        let mut memory = Memory::default();
+        let gone: Vec<_> = before.iter().map(|inode| place((*inode, 10))).collect();
+        memory.meet(0, &Sums::default(), &gone);
+        let places = taken.into_iter().map(place).collect();
+        let status =
+            Status { census: Some(Arc::new(Census { places, memory, ..Census::default() })), ..Status::default() };
+        Snapshot { status: Arc::new(status), ..Snapshot::default() }
+    }
+
+    #[test]
+    fn the_fullest_namespaces_have_rows_of_their_own() {
+        let snapshot = with_ports((1..=1000).map(|inode| (inode, u64::from(inode % 10))), &[]);
+        let (usage, limit) = (points(ephemeral_usage, &snapshot), points(ephemeral_limit, &snapshot));
+        assert_eq!((usage.len(), limit.len()), (NAMESPACES + 1, NAMESPACES + 1));
+        assert_eq!(usage.iter().map(|(value, _)| value).sum::<i64>(), 4500);
+        assert_eq!(limit.iter().map(|(value, _)| value).sum::<i64>(), 10_000);
+        let mut parts = Vec::new();
+        ephemeral_utilization(&snapshot, &mut |value, attributes| parts.push((value, attributes.to_vec())));
+        assert_eq!(parts.len(), NAMESPACES);
+        assert!(
+            parts.iter().all(|(part, attributes)| (0.5..=0.9).contains(part) && attributes.len() == 1),
+            "{parts:?}"
+        );
+        assert!(usage[NAMESPACES].1.is_empty());
+    }
+
+    #[test]
+    fn ports_of_a_namespace_that_is_gone_are_told_as_none() {
+        let snapshot = with_ports([(7, 10)], &[7, 8]);
+        let values = |points: Vec<(i64, Vec<KeyValue>)>| points.iter().map(|(value, _)| *value).collect::<Vec<_>>();
+        assert_eq!(values(points(ephemeral_usage, &snapshot)), [10, 0]);
+        assert_eq!(values(points(ephemeral_limit, &snapshot)), [10, 0]);
+        let mut parts = Vec::new();
+        ephemeral_utilization(&snapshot, &mut |value, _| parts.push(value.to_string()));
+        assert_eq!(parts, ["1", "0"]);
     }
 
     #[test]
