@@ -22,6 +22,9 @@ pub mod limit {
     pub const LISTENERS: u32 = 16_384;
 }
 
+/// A bit for each port: that of port `p` is bit `p % 64` of word `p / 64`.
+pub type PortBits = [u64; 1 << 10];
+
 /// Slots of the STRAY array: sockets of a walk that could not be told.
 pub mod stray {
     /// No room in GROUPS.
@@ -187,6 +190,7 @@ const _: () = {
     assert!(size_of::<GroupKey>() == 24);
     assert!(size_of::<Group>() == 24);
     assert!(size_of::<PortKey>() == 8);
+    assert!(8 * size_of::<PortBits>() == 1 << 16);
     assert!(size_of::<Listener>() == 72);
     assert!(size_of::<Socket>() == 200);
 };

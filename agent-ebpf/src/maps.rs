@@ -6,7 +6,7 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::LpmTrie;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
-use synfin_common::census::{Group, GroupKey, Listener, PortKey, limit, stray};
+use synfin_common::census::{Group, GroupKey, Listener, PortBits, PortKey, limit, stray};
 use synfin_common::knobs::{Knobs, Offsets};
 use synfin_common::lane::{Lane, SLOT};
 use synfin_common::layout::Layouts;
@@ -64,6 +64,10 @@ pub(crate) static LISTENERS: HashMap<u64, Listener> = HashMap::with_max_entries(
 /// Ports of these listeners.
 #[map]
 pub(crate) static PORTS: HashMap<PortKey, u32> = HashMap::with_max_entries(limit::LISTENERS, 1);
+
+/// One element: the local ports that a walk of one namespace has met, of any socket. The agent clears it before each.
+#[map]
+pub(crate) static TAKEN: Array<PortBits> = Array::with_max_entries(1, 0);
 
 /// Sockets of a walk that could not be told, see [`synfin_common::census::stray`].
 #[map]

@@ -143,6 +143,15 @@ impl Census {
         sums
     }
 
+    /// Ephemeral ports of a namespace, if it tells them: how many are taken, and how many there are.
+    pub fn ephemeral_ports(&self, netns: &Netns) -> Result<Option<(u64, u64)>> {
+        let mut lines = self.of("ephemeral_ports", netns);
+        let Some(line) = lines.next() else { return Ok(None) };
+        anyhow::ensure!(lines.next().is_none(), "two lines about the ports of {}", netns.name());
+        let key = |name: &str| number(line, &format!("network.tcp.ephemeral_port.{name}"));
+        Ok(Some((key("usage")?, key("limit")?)))
+    }
+
     /// Listeners of a namespace.
     pub fn listeners(&self, netns: &Netns) -> Result<Vec<Listener>> {
         let read = |line: &Value| listener(line).with_context(|| format!("line of a listener: {line}"));

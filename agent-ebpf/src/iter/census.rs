@@ -5,7 +5,7 @@ use synfin_common::event::state;
 
 use super::{Context, Form, substate};
 use crate::field::field;
-use crate::maps::{GROUPS, LISTENERS, PORTS, STRAY};
+use crate::maps::{GROUPS, LISTENERS, PORTS, STRAY, TAKEN};
 use crate::read::{Probed, Read as _, Typed};
 use crate::rung::TpBtf;
 use crate::sock::{Sock, TcpSock};
@@ -24,6 +24,7 @@ unsafe extern "C" fn census(context: *const Context) -> i32 {
 
 #[inline(always)]
 fn count(sock: Sock<TpBtf>, uid: u32) {
+    taken(sock.num());
     let Some(found) = iter::form(sock) else {
         stray(stray::UNREADABLE);
         return;
@@ -64,6 +65,15 @@ fn count(sock: Sock<TpBtf>, uid: u32) {
         }
     } else if GROUPS.insert(key, group, 0).is_err() {
         stray(stray::GROUPS);
+    }
+}
+
+/// Notes that a socket has this local port, whatever the filters leave out: nobody else can take it.
+#[inline(always)]
+fn taken(port: u16) {
+    if let Some(bits) = TAKEN.get_ptr_mut(0) {
+        // SAFETY: the value of a live map, and the word of no port lies behind its end. One task walks, so that nobody else writes.
+        unsafe { *bits.cast::<u64>().add(usize::from(port >> 6)) |= 1 << (port & 63) };
     }
 }
 

@@ -1,9 +1,11 @@
-//! The TCP counters of a namespace in one number: as long as it stands still, nothing is sent, received, opened or closed there.
+//! The TCP counters of a namespace in one number: as long as it stands still, nothing is sent, received, opened or closed there, and
+//! the kernel chooses from the same ports.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::churn::Counters;
+use super::ports::Settings;
 
 /// What the counters of a namespace say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,7 @@ pub fn of_this_thread() -> Option<Mark> {
             Err(_) => return None,
         }
     }
+    Settings::of_this_thread().hash(&mut hasher);
     Some(Mark { number: hasher.finish(), minisocks })
 }
 

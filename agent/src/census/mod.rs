@@ -10,6 +10,7 @@ pub mod holders;
 mod listing;
 pub mod mark;
 pub mod namespaces;
+mod ports;
 mod recent;
 mod sums;
 mod walker;
@@ -24,6 +25,7 @@ pub use self::holders::{Held, Holder};
 #[cfg(test)]
 pub(crate) use self::listing::sample;
 pub use self::listing::{Bound, Listing};
+pub use self::ports::{Ephemeral, PortSet};
 pub use self::recent::{Memory, Recent};
 pub use self::sums::{Form, Group, Listener, Network, Strays, Sums};
 pub use self::walker::{Census, Only, Place, Walker};
@@ -44,11 +46,12 @@ impl States {
 
 /// A way to look at the TCP sockets of the network namespace that the calling thread is in.
 pub trait Walk: Send {
-    /// Counts them, adding to what [`Walk::take`] will give.
+    /// Counts them, adding to what [`Walk::take`] will give. Answers the local ports of all of them, those that a filter leaves out
+    /// included: a port that another has is taken all the same.
     ///
     /// # Errors
     /// What the kernel said. Nothing of this namespace may then be trusted.
-    fn count(&mut self) -> io::Result<()>;
+    fn count(&mut self) -> io::Result<PortSet>;
 
     /// What has been counted since the last call.
     ///

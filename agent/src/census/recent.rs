@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Sums;
+use super::{Place, Sums};
 
 /// How long it is told, nanoseconds: longer than most backends look back for a last value.
 const KEPT_NS: u64 = 600_000_000_000;
@@ -43,13 +43,17 @@ pub struct Memory {
     pub places: Recent<(u32, u64)>,
     /// Ports of namespaces that were listened on, with the cgroup of the listener.
     pub ports: Recent<(u32, u16, u64)>,
+    /// Namespaces whose ephemeral ports were counted.
+    pub namespaces: Recent<u32>,
 }
 
 impl Memory {
     /// Takes in a census.
-    pub fn meet(&mut self, now_ns: u64, sums: &Sums) {
+    pub fn meet(&mut self, now_ns: u64, sums: &Sums, places: &[Place]) {
         self.places.meet(now_ns, sums.groups.iter().map(|group| (group.netns, group.cgroup)));
         self.ports.meet(now_ns, sums.listeners.iter().map(|row| (row.netns, row.port, row.cgroup)));
+        let counted = places.iter().filter(|place| place.ephemeral.is_some());
+        self.namespaces.meet(now_ns, counted.map(|place| place.inode));
     }
 }
 

@@ -11,7 +11,7 @@ use super::cadence::Cadence;
 use super::churn::{self, Churn};
 use super::mark::{self, Mark};
 use super::namespaces::{Namespace, Namespaces};
-use super::{Form, Held, Memory, Socket, States, Sums, Walk, holders};
+use super::{Ephemeral, Form, Held, Memory, Socket, States, Sums, Walk, holders};
 
 /// Which namespaces are walked: all, or those with these inode numbers.
 pub type Only = Option<Vec<u32>>;
@@ -25,6 +25,8 @@ pub struct Place {
     pub name: Option<String>,
     /// CPU time that the walk took.
     pub took: Duration,
+    /// Its ephemeral ports; None where they were not counted, or where it cannot be told which these are.
+    pub ephemeral: Option<Ephemeral>,
 }
 
 /// What a walk of every namespace found.
@@ -114,7 +116,10 @@ impl Walker {
             let Some(namespace) = self.namespaces.get(*inode) else { continue };
             let start = cpu_time();
             match namespace.enter().and_then(|()| self.walk.count()) {
-                Ok(()) => census.places.push(place(namespace, cpu_time().saturating_sub(start))),
+                Ok(taken) => {
+                    let ephemeral = Ephemeral::of_this_thread(&taken);
+                    census.places.push(place(namespace, cpu_time().saturating_sub(start), ephemeral));
+                }
                 Err(error) => census.failures.push((*inode, error.to_string())),
             }
         }
@@ -169,7 +174,7 @@ impl Walker {
             census.places.push(place.clone());
             census.sums.add(sums);
         }
-        self.memory.meet(began_ns, &census.sums);
+        self.memory.meet(began_ns, &census.sums, &census.places);
         census.memory = self.memory.clone();
         census.ended_ns = now();
         census.cost = cpu_time().saturating_sub(start);
@@ -208,7 +213,7 @@ impl Walker {
 
     /// A namespace that is to be walked now, as of the last [`Walker::discover`].
     pub fn place(&self, inode: u32) -> Option<Place> {
-        self.namespaces.get(inode).map(|namespace| place(namespace, Duration::ZERO))
+        self.namespaces.get(inode).map(|namespace| place(namespace, Duration::ZERO, None))
     }
 
     /// Lists the sockets of one namespace. False if there is no such namespace any more.
@@ -223,8 +228,8 @@ impl Walker {
     }
 }
 
-fn place(namespace: &Namespace, took: Duration) -> Place {
-    Place { inode: namespace.inode, name: namespace.name.clone(), took }
+fn place(namespace: &Namespace, took: Duration, ephemeral: Option<Ephemeral>) -> Place {
+    Place { inode: namespace.inode, name: namespace.name.clone(), took, ephemeral }
 }
 
 /// CPU time of the calling thread.

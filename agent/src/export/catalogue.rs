@@ -209,6 +209,15 @@ pub const CATALOGUE: &[Metric] = &[
     gauge("system.network.tcp.half_open.age", "s",
         &["linux.netns.inode", "network.local.port"], census::oldest,
         "Age of the oldest half-open connection of a listener; none without any.").of_owners(),
+    up_down("system.network.tcp.ephemeral_port.usage", "{port}", &["linux.netns.inode"], census::ephemeral_usage,
+        "Ports of the kernel's choice (`net.ipv4.ip_local_port_range` without `ip_local_reserved_ports`) that TCP sockets have in any state, \
+         TIME_WAIT and listeners included, whatever filters leave out; one that several connections share counts once. The 500 \
+         fullest namespaces have rows of their own, the others are added up."),
+    up_down("system.network.tcp.ephemeral_port.limit", "{port}", &["linux.netns.inode"], census::ephemeral_limit,
+        "How many such ports a namespace has. Of namespaces whose settings cannot be read there is neither."),
+    gauge("system.network.tcp.ephemeral_port.utilization", "1", &["linux.netns.inode"], census::ephemeral_utilization,
+        "What part of them is taken, in the 500 fullest namespaces. At 1 a new connection can at best share the port of those \
+         that go to other destinations."),
     // synfin itself.
     gauge("synfin.census.age", "s", &[], census::age,
         "Time since the last census began. Quiet namespaces in it may have been walked before."),

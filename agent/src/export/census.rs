@@ -1,4 +1,5 @@
-//! `synfin census --json`: a line for each group of sockets, each listener and the walk itself, as docs/EVENTS.md describes them.
+//! `synfin census --json`: a line for each group of sockets, each listener, the ports of each namespace and the walk itself, as
+//! docs/EVENTS.md describes them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,7 +10,7 @@ use serde::Serialize;
 
 use super::jsonl::{is_zero, line};
 use crate::census::holders::Holder;
-use crate::census::{Census, Form, Group, Listener, Listing, Strays};
+use crate::census::{Census, Ephemeral, Form, Group, Listener, Listing, Strays};
 use crate::clock::Offset;
 use crate::source::Chosen;
 
@@ -63,6 +64,18 @@ struct ListenerBody<'a> {
     #[serde(rename = "network.tcp.half_open.oldest", skip_serializing_if = "Option::is_none")]
     oldest: Option<f64>,
     holders: Vec<HolderKeys<'a>>,
+}
+
+#[derive(Serialize)]
+struct EphemeralBody<'a> {
+    #[serde(rename = "network.transport")]
+    transport: &'static str,
+    #[serde(flatten)]
+    place: PlaceKeys<'a>,
+    #[serde(rename = "network.tcp.ephemeral_port.usage")]
+    taken: u64,
+    #[serde(rename = "network.tcp.ephemeral_port.limit")]
+    limit: u64,
 }
 
 /// A network namespace.
@@ -143,6 +156,12 @@ pub fn lines(
     }
     for row in &census.sums.listeners {
         line(out, offset, "listener", census.ended_ns, listener(census, row, place(row.netns), holders))?;
+    }
+    for of in &census.places {
+        if let Some(Ephemeral { taken, limit }) = of.ephemeral {
+            let body = EphemeralBody { transport: "tcp", place: place(of.inode), taken, limit };
+            line(out, offset, "ephemeral_ports", census.ended_ns, body)?;
+        }
     }
     let Census { began_ns, ended_ns, ref places, ref failures, hidden, .. } = *census;
     let missing = Missing { failures, hidden, strays: census.sums.strays };

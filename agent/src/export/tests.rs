@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::readings::Snapshot;
 use super::subject::Subjects;
 use crate::accounts::{NOBODY, Shared};
-use crate::census::{Census, Churn, Form, Group, Listener, Network, Sums};
+use crate::census::{Census, Churn, Ephemeral, Form, Group, Listener, Network, Place, Sums};
 use crate::distribution::Shape;
 use crate::event::{Ends, EventKind, Measures, State};
 use crate::health::{Cost, Probe, Verdict};
@@ -116,7 +116,9 @@ fn census() -> Census {
         half_open: 4,
         oldest_ns: Some(1),
     };
+    let ephemeral = Some(Ephemeral { taken: 706, limit: 28_232 });
     Census {
+        places: vec![Place { inode: 7, name: None, took: Duration::ZERO, ephemeral }],
         sums: Sums { groups: vec![group], listeners: vec![listener], ..Sums::default() },
         churn: Churn { reused: 1, ended: Some(2) },
         ..Census::default()

@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, IntoBytes as _};
 
 use super::filter::FilterMaps;
 use super::{Attachment, Filter, LoadError, OBJECT, Survey, give_memory_back, map, memlock, placed, refusal, survey};
-use crate::census::{Group, Held, Listener, Socket, States, Strays, Sums, Walk};
+use crate::census::{Group, Held, Listener, PortSet, Socket, States, Strays, Sums, Walk};
 
 /// The programs and their maps.
 pub struct Iterators {
@@ -20,6 +20,7 @@ pub struct Iterators {
     groups: HashMap<MapData, [u8; size_of::<wire::GroupKey>()], [u8; size_of::<wire::Group>()]>,
     listeners: HashMap<MapData, u64, [u8; size_of::<wire::Listener>()]>,
     ports: HashMap<MapData, [u8; size_of::<wire::PortKey>()], u32>,
+    taken: Array<MapData, wire::PortBits>,
     stray: Array<MapData, u64>,
     wanted: Array<MapData, u32>,
     _filter: FilterMaps,
@@ -113,6 +114,7 @@ impl Iterators {
             groups: map(&mut ebpf, "GROUPS")?,
             listeners: map(&mut ebpf, "LISTENERS")?,
             ports: map(&mut ebpf, "PORTS")?,
+            taken: map(&mut ebpf, "TAKEN")?,
             stray: map(&mut ebpf, "STRAY")?,
             wanted: map(&mut ebpf, "WANTED")?,
             _filter: FilterMaps::fill(&mut ebpf, filter)?,
@@ -196,11 +198,12 @@ fn failed(error: MapError) -> io::Error {
 }
 
 impl Walk for Iterators {
-    fn count(&mut self) -> io::Result<()> {
+    fn count(&mut self) -> io::Result<PortSet> {
+        self.taken.set(0, [0; size_of::<wire::PortBits>() / size_of::<u64>()], 0).map_err(failed)?;
         let mut file = self.open(CENSUS)?;
         // The program writes nothing: the first read is the whole walk.
         while read(&mut file, self.buffer.as_mut_bytes())? > 0 {}
-        Ok(())
+        Ok(self.taken.get(&0, 0).map_err(failed)?.into())
     }
 
     fn take(&mut self) -> io::Result<Sums> {

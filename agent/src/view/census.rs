@@ -1,4 +1,4 @@
-//! `synfin census` for people: states, then listeners with what hangs on them.
+//! `synfin census` for people: states, listeners with what hangs on them, then what has no listener.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -23,6 +23,7 @@ pub fn text(census: &Census, holders: &Holders, source: &Chosen, offset: Offset)
     states(&mut out, &census.sums.groups);
     listeners(&mut out, census, holders);
     others(&mut out, census);
+    ephemeral(&mut out, census);
     notes(&mut out, census);
     if let Some(note) = source.note() {
         out.push_str(&format!("\n{note}\n"));
@@ -189,6 +190,22 @@ fn others(out: &mut String, census: &Census) {
     }
 }
 
+/// Ports that the kernel chose, or could have, where any is taken.
+fn ephemeral(out: &mut String, census: &Census) {
+    let mut rows = vec![["EPHEMERAL PORTS", "TAKEN", "LIMIT", "USED"].map(str::to_owned).to_vec()];
+    for place in &census.places {
+        if let Some((ports, used)) = place.ephemeral.and_then(|ports| Some((ports, ports.utilization()?)))
+            && ports.taken > 0
+        {
+            let used = format!("{:.1}%", used * 100.0);
+            rows.push(vec![namespace(census, place.inode), ports.taken.to_string(), ports.limit.to_string(), used]);
+        }
+    }
+    if rows.len() > 1 {
+        table(out, &rows, &[0]);
+    }
+}
+
 /// What processes may hide whose namespace could not be asked for.
 pub(super) fn hidden(processes: usize) -> Option<String> {
     (processes > 0).then(|| {
@@ -225,7 +242,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::census::{Place, Strays, Sums};
+    use crate::census::{Ephemeral, Place, Strays, Sums};
 
     fn group(state: State, form: Form, port: Option<u16>, sockets: u64) -> Group {
         let network = Network::Ipv4;
@@ -258,12 +275,21 @@ mod tests {
             group(State::SynSent, Form::Full, None, 9),
         ];
         let strays = Strays { groups: 11, ..Strays::default() };
-        let place = Place { inode: 7, name: Some("blue".into()), took: Duration::ZERO };
+        let place = |inode, name: Option<&str>, ephemeral| {
+            let name = name.map(str::to_owned);
+            Place { inode, name, took: Duration::ZERO, ephemeral }
+        };
+        let ports = |taken, limit| Some(Ephemeral { taken, limit });
         let census = Census {
             began_ns: 1_000_000_000,
             ended_ns: 1_012_500_000,
             sums: Sums { groups, listeners: vec![listener(1), listener(2)], strays },
-            places: vec![place],
+            places: vec![
+                place(7, Some("blue"), ports(9, 12)),
+                place(9, None, ports(0, 28_232)),
+                place(10, None, None),
+                place(11, None, ports(28_231, 28_232)),
+            ],
             failures: vec![(8, "no permission".into())],
             ..Census::default()
         };
@@ -271,7 +297,7 @@ mod tests {
         let holders = BTreeMap::from([(1, vec![holder(4), holder(5)]), (2, vec![holder(5)])]);
         let text = text(&census, &holders, &Chosen::InetDiag("old".to_owned()), Offset::from_nanos(0));
         let expected = "\
-TCP sockets of 1 network namespace at 1970-01-01 00:00:01 UTC, walked in 12.5 ms
+TCP sockets of 4 network namespaces at 1970-01-01 00:00:01 UTC, walked in 12.5 ms
 
 STATE         SOCKETS  IPV4  IPV6  RECV-Q  SEND-Q
 listen              2     2     0       2       0
@@ -287,6 +313,10 @@ LISTENER    NETNS  ACCEPT-Q  LIMIT  HALF-OPEN  OLDEST  ESTAB  CLOSE-WAIT  TIME-W
 
 NO LISTENER  STATE     SOCKETS  RECV-Q  SEND-Q
 blue         syn_sent        9       9       0
+
+EPHEMERAL PORTS  TAKEN  LIMIT    USED
+blue                 9     12   75.0%
+11               28231  28232  100.0%
 
 not counted: namespace 8: no permission
 

@@ -231,7 +231,12 @@ mod tests {
     use crate::owner::Owners;
 
     fn listing(sockets: Vec<Socket>, namespaces: u32) -> Listing {
-        let place = |inode| Place { inode, name: (inode == 7).then(|| "blue".to_owned()), took: Duration::ZERO };
+        let place = |inode| Place {
+            inode,
+            name: (inode == 7).then(|| "blue".to_owned()),
+            took: Duration::ZERO,
+            ephemeral: None,
+        };
         let local = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().octets();
         Listing {
             began_ns: 1_000_000_000,

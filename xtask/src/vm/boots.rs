@@ -33,6 +33,7 @@ const SCENARIOS: &[&[&str]] = &[&["transitions"], &["storm"]];
 /// where every instruction is emulated.
 const CENSUS: &[&[&str]] = &[
     &["census", "--exact", "filters", "listeners", "namespaces_are_found", "a_namespace_that_only_a_socket_keeps"],
+    &["ports", "--exact", "each_port_counts_once", "each_namespace_for_itself"],
     &["ledger", "--exact", "older_connections_are_adopted", "a_listing_meets_what_is_known"],
 ];
 
@@ -103,7 +104,7 @@ mod tests {
         let names: std::collections::BTreeSet<_> = BOOTS.iter().map(|boot| boot.name).collect();
         assert_eq!(names.len(), BOOTS.len());
         assert!(BOOTS[0].is_plain() && BOOTS[0].parameters.is_empty());
-        assert_eq!(programs(), ["census", "ledger", "lockdown", "refusals", "storm", "transitions"]);
+        assert_eq!(programs(), ["census", "ledger", "lockdown", "ports", "refusals", "storm", "transitions"]);
         let error = named("secure").unwrap_err().to_string();
         assert!(error.contains("plain, census, refusals, confidentiality, integrity"), "{error}");
     }

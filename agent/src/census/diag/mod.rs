@@ -21,7 +21,7 @@ use zerocopy::IntoBytes as _;
 pub use self::admit::{Admitted, Peers};
 use self::wire::{Answer, Header, Id, Request};
 use super::sums::{Form, Group, Listener, Network, Sums};
-use super::{Socket, States, Timer, Walk};
+use super::{PortSet, Socket, States, Timer, Walk};
 use crate::event::{Ends, Measures, State};
 
 /// The kernel sends at most so much at once.
@@ -285,9 +285,10 @@ fn listener_of(listeners: &[Listener], indices: &[usize], local: [u8; 16]) -> Op
 }
 
 impl Walk for Diag {
-    fn count(&mut self) -> io::Result<()> {
+    fn count(&mut self) -> io::Result<PortSet> {
         let netns = here()?;
         let filter = self.filter.clone();
+        let mut taken = PortSet::default();
         let mut listeners: Vec<Listener> = Vec::new();
         let mut by_port: HashMap<u16, Vec<usize>> = HashMap::new();
         let mut groups: HashMap<Key, Group> = HashMap::new();
@@ -312,6 +313,7 @@ impl Walk for Diag {
             }
         };
         self.dump(1 << state::LISTEN, 0, &mut |found| {
+            taken.insert(found.local_port);
             // A connection that is counted may hang on a listener that is not.
             let of_port = by_port.entry(found.local_port).or_default();
             if !found.is_admitted(&filter) {
@@ -322,6 +324,7 @@ impl Walk for Diag {
             add(found, Some(found.local_port), found.answer.cgroup);
         })?;
         self.dump(HASHED & !(1 << state::LISTEN), 0, &mut |found| {
+            taken.insert(found.local_port);
             let indices = by_port.get(&found.local_port);
             let mut cgroup = found.answer.cgroup;
             if found.form == Form::Request {
@@ -338,7 +341,7 @@ impl Walk for Diag {
         })?;
         self.sums.groups.extend(groups.into_values());
         self.sums.listeners.append(&mut listeners);
-        Ok(())
+        Ok(taken)
     }
 
     fn take(&mut self) -> io::Result<Sums> {

@@ -40,6 +40,20 @@ fn counts_a_listener_and_its_connection() {
 }
 
 #[test]
+fn ports_are_taken_whatever_is_admitted() {
+    for address in ["127.0.0.1:0", "[::1]:0"] {
+        let (listener, client, _server, _diag) = pair(address);
+        let mut diag = Diag::new(Admitted { ports: vec![1], ..Admitted::default() });
+        let taken = diag.count().unwrap();
+        let mut ports = PortSet::default();
+        ports.insert(listener.local_addr().unwrap().port());
+        ports.insert(client.local_addr().unwrap().port());
+        assert_eq!((ports.len(), taken.shared_with(&ports)), (2, 2));
+        assert_eq!(diag.take().unwrap(), Sums::default(), "none is admitted");
+    }
+}
+
+#[test]
 fn lists_what_is_asked_for() {
     let (listener, mut client, mut server, mut diag) = pair("127.0.0.1:0");
     client.write_all(b"seven b").unwrap();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Points, View};
-use crate::census::{Group, Listener, Network};
+use crate::census::{Census, Ephemeral, Group, Listener, Network};
 use crate::event::{Direction, State};
 use crate::export::attribute::{Attribute, integer, text};
 use crate::export::subject::Subject;
@@ -14,6 +14,9 @@ const PLACES: usize = 80;
 
 /// Listeners (ports of a namespace) that have rows of their own.
 const LISTENERS: usize = 500;
+
+/// Namespaces whose ephemeral ports have rows of their own.
+const NAMESPACES: usize = 500;
 
 type Place = (u32, u64);
 
@@ -165,6 +168,45 @@ pub(in crate::export) fn oldest(view: &View<'_>, point: &mut Points<'_, f64>) {
     });
 }
 
+/// The fullest namespaces, those that are gone with nothing, then the others together.
+fn ephemeral(census: &Census) -> (Vec<(u32, Ephemeral)>, Option<Ephemeral>) {
+    let gone = census.memory.namespaces.iter().map(|netns| (netns, Ephemeral::default()));
+    let mut all: BTreeMap<u32, Ephemeral> = gone.collect();
+    all.extend(census.places.iter().filter_map(|place| Some((place.inode, place.ephemeral?))));
+    let mut rows: Vec<(u32, Ephemeral)> = all.into_iter().collect();
+    rows.sort_by(|(_, one), (_, other)| {
+        other.utilization().unwrap_or(0.0).total_cmp(&one.utilization().unwrap_or(0.0))
+    });
+    let others = rows.split_off(rows.len().min(NAMESPACES));
+    let sum =
+        |sum: Ephemeral, ports: Ephemeral| Ephemeral { taken: sum.taken + ports.taken, limit: sum.limit + ports.limit };
+    (rows, others.into_iter().map(|(_, ports)| ports).reduce(sum))
+}
+
+fn each_range(view: &View<'_>, value: fn(&Ephemeral) -> u64, point: &mut Points<'_, i64>) {
+    let Some(census) = &view.status().census else { return };
+    let (rows, others) = ephemeral(census);
+    for (netns, ports) in &rows {
+        point(value(ports) as i64, &place((*netns, 0)));
+    }
+    if let Some(ports) = &others {
+        point(value(ports) as i64, &[]);
+    }
+}
+
+pub(in crate::export) fn ephemeral_usage(view: &View<'_>, point: &mut Points<'_, i64>) {
+    each_range(view, |ports| ports.taken, point);
+}
+
+pub(in crate::export) fn ephemeral_limit(view: &View<'_>, point: &mut Points<'_, i64>) {
+    each_range(view, |ports| ports.limit, point);
+}
+
+pub(in crate::export) fn ephemeral_utilization(view: &View<'_>, point: &mut Points<'_, f64>) {
+    let rows = view.status().census.iter().flat_map(|census| ephemeral(census).0);
+    rows.for_each(|(netns, ports)| point(ports.utilization().unwrap_or(0.0), &place((netns, 0))));
+}
+
 pub(in crate::export) fn time_wait_reused(view: &View<'_>, point: &mut Points<'_, u64>) {
     if let Some(census) = &view.status().census {
         point(census.churn.reused, &[]);
@@ -214,9 +256,10 @@ pub(in crate::export) fn found_at_start(view: &View<'_>, point: &mut Points<'_, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::census::Form;
+    use crate::census::{Form, Memory, Sums};
     use crate::export::attribute::Value;
-    use crate::export::readings::Snapshot;
+    use crate::export::tests::snapshot;
+    use crate::status::Status;
 
     fn host(places: u32) -> Subject {
         let group = |netns| Group {
@@ -235,9 +278,12 @@ mod tests {
 
     /// Values with the keys and texts of their attributes.
     fn points(read: fn(&View<'_>, &mut Points<'_, i64>), subject: &Subject) -> Vec<(i64, Vec<(&'static str, String)>)> {
+        of_view(read, &View { snapshot: &snapshot(Status::default()), subject })
+    }
+
+    fn of_view(read: fn(&View<'_>, &mut Points<'_, i64>), view: &View<'_>) -> Vec<(i64, Vec<(&'static str, String)>)> {
         let mut points = Vec::new();
-        let snapshot = Snapshot::default();
-        read(&View { snapshot: &snapshot, subject }, &mut |value, attributes| {
+        read(view, &mut |value, attributes| {
             let attributes = attributes.iter().map(|(key, value)| match value {
                 Value::Text(text) => (*key, (*text).to_owned()),
                 other => (*key, format!("{other:?}")),
@@ -256,6 +302,51 @@ mod tests {
             points.iter().filter(|(_, attributes)| attributes.iter().all(|(key, _)| !key.starts_with("linux.")));
         let others: i64 = others.map(|(value, _)| value).sum();
         assert_eq!(others, (1..=1000 - PLACES as i64).sum::<i64>(), "the largest keep their rows");
+    }
+
+    /// A census of namespaces with so many of ten ports taken.
+    fn with_ports(taken: impl IntoIterator<Item = (u32, u64)>, before: &[u32]) -> Status {
+        let place = |(inode, taken)| crate::census::Place {
+            inode,
+            name: None,
+            took: std::time::Duration::ZERO,
+            ephemeral: Some(Ephemeral { taken, limit: 10 }),
+        };
+        let mut memory = Memory::default();
+        let gone: Vec<_> = before.iter().map(|inode| place((*inode, 10))).collect();
+        memory.meet(0, &Sums::default(), &gone);
+        let places = taken.into_iter().map(place).collect();
+        Status {
+            census: Some(std::sync::Arc::new(Census { places, memory, ..Census::default() })),
+            ..Status::default()
+        }
+    }
+
+    #[test]
+    fn the_fullest_namespaces_have_rows_of_their_own() {
+        let snapshot = snapshot(with_ports((1..=1000).map(|inode| (inode, u64::from(inode % 10))), &[]));
+        let view = View { snapshot: &snapshot, subject: &Subject::host(0) };
+        let (usage, limit) = (of_view(ephemeral_usage, &view), of_view(ephemeral_limit, &view));
+        assert_eq!((usage.len(), limit.len()), (NAMESPACES + 1, NAMESPACES + 1));
+        assert_eq!(usage.iter().map(|(value, _)| value).sum::<i64>(), 4500);
+        assert_eq!(limit.iter().map(|(value, _)| value).sum::<i64>(), 10_000);
+        let mut parts = Vec::new();
+        ephemeral_utilization(&view, &mut |value, attributes| parts.push((value, attributes.len())));
+        assert_eq!(parts.len(), NAMESPACES);
+        assert!(parts.iter().all(|(part, attributes)| (0.5..=0.9).contains(part) && *attributes == 1), "{parts:?}");
+        assert!(usage[NAMESPACES].1.is_empty());
+    }
+
+    #[test]
+    fn ports_of_a_namespace_that_is_gone_are_told_as_none() {
+        let snapshot = snapshot(with_ports([(7, 10)], &[7, 8]));
+        let view = View { snapshot: &snapshot, subject: &Subject::host(0) };
+        let values = |read| of_view(read, &view).iter().map(|(value, _)| *value).collect::<Vec<_>>();
+        assert_eq!(values(ephemeral_usage), [10, 0]);
+        assert_eq!(values(ephemeral_limit), [10, 0]);
+        let mut parts = Vec::new();
+        ephemeral_utilization(&view, &mut |value, _| parts.push(value.to_string()));
+        assert_eq!(parts, ["1", "0"]);
     }
 
     #[test]

@@ -213,6 +213,8 @@ fn what_is_exported_is_what_the_status_says() {
     let waiting = "linux.cgroup.id=9,linux.netns.inode=7,network.connection.state=time_wait,network.transport=tcp,network.type=ipv6";
     assert_eq!(point("system.network.connection.count", waiting), 1234.0);
     assert_eq!(point("system.network.tcp.accept_queue.limit", "linux.netns.inode=7,network.local.port=80"), 128.0);
+    let ports = |name: &str| point(&format!("system.network.tcp.ephemeral_port.{name}"), "linux.netns.inode=7");
+    assert_eq!((ports("usage"), ports("limit"), ports("utilization")), (706.0, 28_232.0, 706.0 / 28_232.0));
     assert_eq!(point("process.cpu.time", ""), status.cpu.as_secs_f64());
     let opened = host(&read, OPENED, "network.tcp.handshake.role=client").expect("opened");
     assert_eq!((opened.since, opened.at), (BEGAN, BEGAN + 10 * SECOND));
