@@ -13,6 +13,7 @@ pub mod confine;
 pub mod course;
 pub mod crowd;
 pub mod deadline;
+pub mod http;
 pub mod kernel;
 pub mod lines;
 pub mod listing;
