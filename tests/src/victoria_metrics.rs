@@ -3,8 +3,7 @@
 use std::{
     collections::BTreeMap,
     env,
-    io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -17,10 +16,7 @@ use nix::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{
-    deadline::{self, PATIENCE, scaled},
-    lines::Lines,
-};
+use crate::{deadline, http, lines::Lines};
 
 const PROGRAM: &str = "victoria-metrics";
 
@@ -63,7 +59,7 @@ impl VictoriaMetrics {
             if let Some(status) = server.child.try_wait()? {
                 bail!("VictoriaMetrics ended with {status}");
             }
-            Ok(server.get("/health").is_ok().then_some(()))
+            Ok(http::get(address, "/health").is_ok().then_some(()))
         })
         .with_context(|| format!("it says:\n{}", server.said.all().join("\n")))?;
         Ok(server)
@@ -76,7 +72,7 @@ impl VictoriaMetrics {
 
     /// The answer to a PromQL query about this moment.
     pub fn query(&self, promql: &str) -> Result<Vec<Sample>> {
-        let answer = self.get(&format!("/api/v1/query?query={}", percent(promql)))?;
+        let answer = http::get(self.address, &format!("/api/v1/query?query={}", percent(promql)))?;
         let answer: Value = serde_json::from_str(&answer)?;
         ensure!(answer["status"] == "success", "{promql}: {answer}");
         let series = answer["data"]["result"].as_array().with_context(|| format!("{promql}: {answer}"))?;
@@ -88,19 +84,6 @@ impl VictoriaMetrics {
         let answer = self.query(promql)?;
         ensure!(answer.len() <= 1, "{promql} gives {} series", answer.len());
         Ok(answer.first().map(|(_, value)| *value))
-    }
-
-    /// HTTP/1.0 asks for a body that ends with the connection.
-    fn get(&self, path: &str) -> Result<String> {
-        let mut stream = TcpStream::connect(self.address)?;
-        stream.set_read_timeout(Some(scaled(PATIENCE)))?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("an HTTP head")?;
-        let status = head.lines().next().unwrap_or_default();
-        ensure!(status.split(' ').nth(1) == Some("200"), "GET {path}: {status}: {body}");
-        Ok(body.to_owned())
     }
 }
 

@@ -177,6 +177,29 @@ impl Archive {
         cmd::capture(private("apt-cache", &self.home).args(["show", "--no-all-versions", package]))
     }
 
+    /// The newest version of a package.
+    pub(crate) fn version(&self, package: &str) -> Result<String> {
+        let shown = self.show(package)?;
+        let version = shown.lines().find_map(|line| line.strip_prefix("Version: "));
+        Ok(version.with_context(|| format!("the package index has no version of {package}"))?.trim().to_owned())
+    }
+
+    /// These packages and all that they depend on, by name, each once; of alternatives all.
+    pub(crate) fn closure(&self, packages: &[&str]) -> Result<Vec<String>> {
+        let mut depends = private("apt-cache", &self.home);
+        depends.args(["depends", "--recurse", "--no-recommends", "--no-suggests", "--no-conflicts", "--no-breaks"]);
+        depends.args(["--no-replaces", "--no-enhances"]).args(packages);
+        Ok(names_of_closure(&cmd::capture(&mut depends)?))
+    }
+
+    /// Fetches package files in their newest versions into `folder`; apt compares them with the index.
+    pub(crate) fn download_all(&self, packages: &[String], folder: &Path) -> Result<()> {
+        cache::make(folder)?;
+        let mut download = private("apt-get", &self.home);
+        download.args(["download", "--quiet", "-o", "Acquire::Retries=3"]).args(packages).current_dir(folder);
+        cmd::capture(&mut download).map(drop)
+    }
+
     /// Puts a package file at `path`; one that is there in part is completed.
     pub(crate) fn download(&self, package: &str, version: &str, path: &Path) -> Result<()> {
         let exact = format!("{package}={version}");
@@ -213,6 +236,16 @@ fn choose_version(madison: &str, version: &str) -> Option<String> {
     let offers = madison.lines().filter_map(|line| line.split('|').nth(1)).map(str::trim);
     let same = |offer: &&str| offer.strip_prefix(version).is_some_and(|rest| rest.starts_with(['+', '-']));
     offers.into_iter().find(same).map(str::to_owned)
+}
+
+/// The names out of `apt-cache depends --recurse`: packages stand at the beginning of a line, virtual ones in angle brackets.
+fn names_of_closure(depends: &str) -> Vec<String> {
+    let packages = depends.lines().filter(|line| line.starts_with(|first: char| first.is_ascii_alphanumeric()));
+    // `name:architecture` is a package of another architecture.
+    let mut names: Vec<_> = packages.map(str::trim_end).filter(|name| !name.contains(':')).map(str::to_owned).collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 #[cfg(test)]
@@ -263,5 +296,12 @@ mod tests {
             " rust-src | 1.95.01-1 | http://x\n rust-src | 1.95.0+dfsg1-2~bpo13+1 | http://x trixie-backports/main\n";
         assert_eq!(choose_version(madison, "1.95.0").as_deref(), Some("1.95.0+dfsg1-2~bpo13+1"));
         assert_eq!(choose_version(madison, "1.94.0"), None);
+    }
+
+    #[test]
+    fn a_closure_has_each_real_package_once() {
+        let depends = "golang-b-dev\n  Depends: golang-a-dev\n |Depends: <golang-yaml.v2-dev>\n    golang-gopkg-yaml.v2-dev\n\
+            golang-a-dev\n<golang-yaml.v2-dev>\nlibc6\nlibc6:i386\ngolang-gopkg-yaml.v2-dev\ngolang-a-dev\n";
+        assert_eq!(names_of_closure(depends), ["golang-a-dev", "golang-b-dev", "golang-gopkg-yaml.v2-dev", "libc6"]);
     }
 }

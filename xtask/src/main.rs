@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod cache;
 mod cmd;
+mod collector;
 mod core_src;
 mod deny;
 mod deps;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::build;
 use crate::cmd;
 use crate::results::Results;
-use crate::setup;
+use crate::setup::{self, Lack};
 use crate::stream;
 use crate::vm;
 
@@ -33,11 +33,17 @@ pub(crate) struct Args {
 /// One call of `cargo test`, with all that it needs before.
 struct Stage {
     name: &'static str,
-    prepare: fn() -> Result<Command>,
+    prepare: fn() -> Result<Prepared>,
+}
+
+/// A `cargo test`, and what it must do without.
+struct Prepared {
+    cargo_test: Command,
+    lacks: Vec<Lack>,
 }
 
 /// Needs no root and no network. With the real eBPF object, so that a build of it is tested too.
-const UNIT: Stage = Stage { name: "unit", prepare: || Ok(unit()) };
+const UNIT: Stage = Stage { name: "unit", prepare: || Ok(Prepared { cargo_test: unit(), lacks: Vec::new() }) };
 /// The released binary against the kernel.
 const E2E: Stage = Stage { name: "e2e", prepare: e2e };
 
@@ -52,9 +58,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         _ => &[UNIT, E2E],
     };
     let mut sum = Results::default();
-    let mut empty = Vec::new();
+    let (mut empty, mut lacks) = (Vec::new(), Vec::new());
     for stage in stages {
-        let results = run_stage(stage, &args.words).unwrap_or_else(|error| {
+        let results = run_stage(stage, &args.words, &mut lacks).unwrap_or_else(|error| {
             cmd::say("test", format!("{}: {error:#}", stage.name));
             Results::failure()
         });
@@ -71,6 +77,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         sum += results;
     }
+    // Once more: what was said before the tests is far up by now.
+    for lack in &lacks {
+        lack.say("test");
+    }
     verdict(sum, &empty, chooses(&args.words), &mut std::io::stdout())
 }
 
@@ -79,9 +89,11 @@ fn chooses(words: &[OsString]) -> bool {
     words.iter().filter_map(|word| word.to_str()).any(|word| !word.starts_with('-') || word.starts_with("--skip"))
 }
 
-fn run_stage(stage: &Stage, words: &[OsString]) -> Result<Results> {
-    let mut cargo_test = (stage.prepare)()?;
+fn run_stage(stage: &Stage, words: &[OsString], lacks: &mut Vec<Lack>) -> Result<Results> {
+    let Prepared { mut cargo_test, lacks: found } = (stage.prepare)()?;
     cargo_test.args(["--no-fail-fast", "--"]).args(words);
+    cargo_test.args(found.iter().flat_map(|lack| ["--skip", lack.tests]));
+    lacks.extend(found);
     cmd::say("test", format!("{}: {}", stage.name, cmd::show(&cargo_test)));
     let mut results = Results::default();
     let success = stream::lines(&mut cargo_test, &mut std::io::stdout(), &mut |line| results.read_line(line))?;
@@ -108,8 +120,8 @@ fn unit() -> Command {
 }
 
 /// Only the test programs run as root, so that nothing in the target folder belongs to root.
-fn e2e() -> Result<Command> {
-    setup::for_tests()?;
+fn e2e() -> Result<Prepared> {
+    let lacks = setup::for_tests()?;
     // As it is shipped, and as the kernel matrix boots it.
     let synfin = build::static_synfin()?;
     let mut cargo_test = cmd::cargo();
@@ -122,7 +134,7 @@ fn e2e() -> Result<Command> {
         let runner = serde_json::to_string(&words).context("the words of the runner are text")?;
         cargo_test.args(["--config", &format!("target.'cfg(unix)'.runner = {runner}")]);
     }
-    Ok(cargo_test)
+    Ok(Prepared { cargo_test, lacks })
 }
 
 /// The last line, for people and for programs, and what it means. A stage may be empty only because a filter chose so.

@@ -39,6 +39,8 @@ pub struct Point {
 #[derive(Debug, Default)]
 pub struct Series {
     shapes: BTreeMap<String, Shape>,
+    /// Points so far, of all series.
+    pub taken: u64,
     points: BTreeMap<(String, BTreeMap<String, String>), Point>,
 }
 
@@ -103,6 +105,7 @@ impl Series {
             }
             ensure!(kind == "gauge" || point.start != 0, "{} has no start time", name());
             self.points.insert(place, point);
+            self.taken += 1;
         }
         Ok(())
     }
