@@ -72,7 +72,7 @@ fn main() -> Result<()> {
     let settings =
         Settings { traces, queue: 2 * SPANS, shutdown_timeout: Duration::from_mins(1), ..Settings::default() };
     let credentials = settings.credentials()?;
-    let otlp = Otlp::start(&settings, &credentials, resource(&settings), Arc::default(), Arc::default())?;
+    let otlp = Otlp::start(&settings, &credentials, resource(&settings), None, Arc::default(), Arc::default())?;
     let connections: Vec<_> = (0..SPANS as u32).map(connection).collect();
 
     let before = (cpu_ns(ClockId::ProcessCPUTime), ALLOCATIONS.load(Ordering::Relaxed));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::build::Reader;
-use super::otlp::{Compression, Otlp, Protocol, Section, Sections, Signal};
+use super::otlp::{Compression, Otlp, Protocol, Resources, Section, Sections, Signal};
 use super::setting::{Origin, Setting};
 use super::tls::{PemFile, Tls};
 use super::value::{Fault, MASK, Parsed, boolean, duration, number, one, table};
@@ -127,6 +127,7 @@ pub(super) fn build(read: &mut Reader<'_>, warnings: &mut Vec<String>) -> Otlp {
         }),
         service_name: read.field("otlp.service_name", named.unwrap_or(default.service_name), |s| one(s, not_empty)),
         resource_attributes,
+        resources: read.field("otlp.resources", default.resources, |s| one(s, Resources::from_name)),
     };
     // The same doubt about three signals is one doubt.
     warnings.dedup();

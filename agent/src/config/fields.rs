@@ -31,6 +31,8 @@ pub(super) const FIELDS: &[Field] = &[
     field("census.interval", "SYNFIN_CENSUS_INTERVAL"),
     field("census.cpu_share", "SYNFIN_CENSUS_CPU_SHARE"),
     field("census.source", "SYNFIN_CENSUS_SOURCE"),
+    field("owners.pod_logs", "SYNFIN_OWNERS_POD_LOGS"),
+    field("owners.container_logs", "SYNFIN_OWNERS_CONTAINER_LOGS"),
     field("summary.interval", "SYNFIN_SUMMARY_INTERVAL"),
     field("http.listen", "SYNFIN_HTTP_LISTEN"),
     field("otlp.enabled", "OTEL_SDK_DISABLED"),
@@ -49,6 +51,7 @@ pub(super) const FIELDS: &[Field] = &[
     field("otlp.shutdown_timeout", "SYNFIN_OTLP_SHUTDOWN_TIMEOUT"),
     field("otlp.service_name", "OTEL_SERVICE_NAME"),
     field("otlp.resource_attributes", "OTEL_RESOURCE_ATTRIBUTES"),
+    field("otlp.resources", "SYNFIN_OTLP_RESOURCES"),
     field("otlp.traces.enabled", "OTEL_TRACES_EXPORTER"),
     field("otlp.traces.endpoint", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
     field("otlp.traces.insecure", "OTEL_EXPORTER_OTLP_TRACES_INSECURE"),
@@ -109,7 +112,7 @@ mod tests {
 
     #[test]
     fn sections_and_their_fields_come_out_of_the_list() {
-        assert_eq!(children(""), ["filter", "probes", "ring", "ledger", "census", "summary", "http", "otlp"]);
+        assert_eq!(children(""), ["filter", "probes", "ring", "ledger", "census", "owners", "summary", "http", "otlp"]);
         assert_eq!(children("ring"), ["size", "poll"]);
         let exporter = ["enabled", "endpoint", "insecure", "protocol", "headers", "timeout", "compression"];
         let files = ["certificate", "client_certificate", "client_key"];

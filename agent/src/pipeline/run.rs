@@ -8,20 +8,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use crossterm::{cursor, execute, queue, terminal};
+use opentelemetry_sdk::Resource;
 
+use super::cgroups::Cgroups;
 use super::engine::{Engine, Observer, Tick};
 use super::stop::Stop;
 use crate::clock::Clock;
-use crate::config::{Config, RunOptions};
+use crate::config::{Config, Resources, RunOptions};
 use crate::distribution::Distributions;
 use crate::event::Event;
 use crate::export::otlp::queue::Counts;
 use crate::export::otlp::{Otlp, Report, Source};
 use crate::export::prometheus::Exposition;
-use crate::export::resource::resource;
+use crate::export::resource::{Owners, resource};
 use crate::http::{self, Site};
 use crate::ledger::{Applied, Ended};
 use crate::logging::{HoldBack, Recent, Warning};
+use crate::owner::{Directory, Logs};
 use crate::status::{Board, Status};
 use crate::view::summary;
 
@@ -46,8 +49,10 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     board.publish(first.clone());
     let resource = resource(&config.otlp);
     let exposition = Exposition::new(&resource);
+    let owners = owners(config, &resource)?;
+    let directory = owners.as_ref().map(|owners| owners.directory.clone());
     let otlp = if config.otlp.is_on() {
-        Some(Otlp::start(&config.otlp, &credentials, resource, Arc::clone(&board), Arc::clone(&clock))?)
+        Some(Otlp::start(&config.otlp, &credentials, resource, owners, Arc::clone(&board), Arc::clone(&clock))?)
     } else {
         None
     };
@@ -66,7 +71,8 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     tracing::info!(otlp = otlp.is_some(), "attached");
     let stop = stop.after(options.duration);
     let poll = config.ring.poll;
-    let exporter = Exporter { otlp, board: Arc::clone(&board), clock, distributions };
+    let cgroups = directory.map(Cgroups::new);
+    let exporter = Exporter { otlp, board: Arc::clone(&board), clock, distributions, cgroups };
     exporter.publish(first);
     let drain_stop = stop.clone();
     let drain = thread::Builder::new()
@@ -90,6 +96,16 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     Ok(())
 }
 
+/// Owners of connections, where things are told in their names.
+fn owners(config: &Config, agent: &Resource) -> anyhow::Result<Option<Owners>> {
+    if !config.otlp.is_on() || config.otlp.resources == Resources::Host {
+        return Ok(None);
+    }
+    let crate::config::Owners { pod_logs, container_logs } = config.owners.clone();
+    let directory = Directory::start(Logs { pods: pod_logs, containers: container_logs });
+    Ok(Some(Owners::new(directory.context("cannot start the thread that looks owners up")?, agent)))
+}
+
 fn drain(mut engine: Engine, mut exporter: Exporter, poll: Duration, stop: &Stop) -> (Exporter, Status) {
     while !stop.is_set() {
         if !engine.step(&mut exporter) {
@@ -107,12 +123,22 @@ struct Exporter {
     clock: Arc<Clock>,
     /// For those who ask over HTTP; kept here so that nobody who reads them can hold up the drain.
     distributions: Option<Distributions>,
+    /// Of events, so that they are looked up while they are there.
+    cgroups: Option<Cgroups>,
 }
 
 impl Observer for Exporter {
-    fn event(&mut self, _event: &Event, _applied: &Applied<'_>) {}
+    fn event(&mut self, event: &Event, _applied: &Applied<'_>) {
+        if let (Some(cgroups), Event::Transition(transition)) = (&mut self.cgroups, event) {
+            cgroups.note(transition.cgroup);
+        }
+    }
 
     fn ended(&mut self, ended: &[Ended]) {
+        if let Some(cgroups) = &mut self.cgroups {
+            // Of some no event told the cgroup, and the census did.
+            ended.iter().for_each(|ended| cgroups.note(ended.connection.cgroup));
+        }
         if let Some(otlp) = &self.otlp {
             otlp.ended(ended.iter().map(|ended| (&ended.connection, ended.end)));
         }
@@ -126,6 +152,9 @@ impl Observer for Exporter {
     }
 
     fn tick(&mut self, tick: &Tick<'_>) {
+        if let Some(cgroups) = &mut self.cgroups {
+            cgroups.forget();
+        }
         if let Some(jump_ns) = tick.jump_ns {
             tracing::warn!(seconds = jump_ns as f64 / 1e9, "the wall clock jumped");
         }

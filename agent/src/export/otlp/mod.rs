@@ -17,17 +17,19 @@ use tokio::runtime::{Handle, Runtime};
 use crate::clock::Clock;
 use crate::config::{Credentials, Otlp as Settings, Protocol, Signal};
 use crate::distribution::Place;
-use crate::export::resource::{SCHEMA_URL, SCOPE};
+use crate::export::resource::{Owners, SCHEMA_URL, SCOPE};
 use crate::ledger::{Connection, End};
 use crate::priority;
 use crate::status::{Board, Export};
 
 mod changes;
+mod groups;
 pub mod ids;
 mod line;
 mod link;
 pub mod logs;
 mod metrics;
+mod owned;
 mod packed;
 mod protobuf;
 pub mod queue;
@@ -44,6 +46,7 @@ use ids::{Ids, Sampler};
 use link::Link;
 use logs::Logs;
 use metrics::Metrics;
+use owned::Owned;
 use queue::Counts;
 use request::Requests;
 use sender::Sender;
@@ -134,12 +137,13 @@ pub struct Report {
 }
 
 impl Otlp {
-    /// Starts what `settings` asks for, with what [`Settings::credentials`] read for it, in the name of `resource`. Fails only for
-    /// settings that can never work; the network is not tried here.
+    /// Starts what `settings` asks for, with what [`Settings::credentials`] read for it, in the name of `resource`, and of the owners of
+    /// connections where they are given. Fails only for settings that can never work; the network is not tried here.
     pub fn start(
         settings: &Settings,
         credentials: &[Credentials; 3],
         resource: Resource,
+        owners: Option<Owners>,
         board: Arc<Board>,
         clock: Arc<Clock>,
     ) -> Result<Self, OtlpError> {
@@ -151,6 +155,7 @@ impl Otlp {
             clock: Arc::clone(&clock),
             runtime: runtime.as_ref().map(Runtime::handle),
             resource,
+            owners,
             scope: InstrumentationScope::builder(SCOPE)
                 .with_version(env!("CARGO_PKG_VERSION"))
                 .with_schema_url(SCHEMA_URL)
@@ -285,6 +290,7 @@ struct Start<'a> {
     clock: Arc<Clock>,
     runtime: Option<&'a Handle>,
     resource: Resource,
+    owners: Option<Owners>,
     scope: InstrumentationScope,
 }
 
@@ -312,7 +318,8 @@ impl Start<'_> {
     fn traces(&self, signal: &Signal) -> Result<Traces, OtlpError> {
         let sender = self.sender("traces", signal, method::TRACES)?;
         let link = Link::new("traces", &signal.endpoint, signal.protocol);
-        Ok(Traces::start(sender, link, self.settings.queue, self.settings.trace_sample_ratio)?)
+        let owners = self.owners.clone().map(Owned::new);
+        Ok(Traces::start(sender, link, owners, self.settings.queue, self.settings.trace_sample_ratio)?)
     }
 
     fn logs(&self, signal: &Signal) -> Result<Logs, OtlpError> {

@@ -15,7 +15,8 @@ use crate::rung::Rung;
 use crate::status::Status;
 
 fn start(settings: &Settings) -> Otlp {
-    Otlp::start(settings, &settings.credentials().unwrap(), resource(settings), Arc::default(), Arc::default()).unwrap()
+    Otlp::start(settings, &settings.credentials().unwrap(), resource(settings), None, Arc::default(), Arc::default())
+        .unwrap()
 }
 
 #[test]
@@ -160,7 +161,7 @@ fn logs_are_events_and_the_last_metrics_tell_of_all_spans() {
     };
     board.publish(Status { probes: vec![probe], ..Status::default() });
     let credentials = settings.credentials().unwrap();
-    let otlp = Otlp::start(&settings, &credentials, resource(&settings), board, Arc::default()).unwrap();
+    let otlp = Otlp::start(&settings, &credentials, resource(&settings), None, board, Arc::default()).unwrap();
     otlp.ended([(&client(), End::TimeWait), (&server(), End::Closed)]);
     let attributes = vec![("synfin.test".into(), 7.into())];
     otlp.logs().unwrap().event("synfin.test", Severity::Warn, "a test".to_owned(), attributes);
