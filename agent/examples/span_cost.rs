@@ -24,7 +24,6 @@ use synfin::event::{Ends, Measures, State, Task};
 use synfin::export::otlp::{Otlp, Source};
 use synfin::export::resource::resource;
 use synfin::ledger::{Connection, End, Role, Side};
-use synfin::owner::directory::Known;
 
 const SPANS: usize = 100_000;
 /// As the drain thread hands them over.
@@ -73,7 +72,7 @@ fn main() -> Result<()> {
     let settings =
         Settings { traces, queue: 2 * SPANS, shutdown_timeout: Duration::from_mins(1), ..Settings::default() };
     let credentials = settings.credentials()?;
-    let source = Source::new(Arc::default(), Arc::default(), Arc::new(|_cgroup| Known::Host));
+    let source = Source::new(Arc::default(), Arc::default(), None);
     let otlp = Otlp::start(&settings, &credentials, resource(&settings), source, 20_000)?;
     let connections: Vec<_> = (0..SPANS as u32).map(connection).collect();
 

@@ -5,7 +5,9 @@ use std::{io, os::unix::process::CommandExt as _, process::Command};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Numbers of linux/capability.h.
+/// Numbers of linux/capability.h. Reading whatever one can name, by handle too.
+pub const CAP_DAC_READ_SEARCH: u32 = 2;
+/// Nearly everything.
 pub const CAP_SYS_ADMIN: u32 = 21;
 /// Raising limits beyond their maximum.
 pub const CAP_SYS_RESOURCE: u32 = 24;

@@ -130,6 +130,17 @@ impl Synfin {
         more: &[&str],
         variables: &[(&str, String)],
     ) -> Result<Self> {
+        Self::serve_as(namespaces, more, |command| {
+            command.envs(variables.iter().map(|(name, value)| (name, value)));
+        })
+    }
+
+    /// The same, prepared in any way before it starts.
+    pub fn serve_as<'a>(
+        namespaces: impl IntoIterator<Item = &'a Netns>,
+        more: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self> {
         need::root()?;
         let mut arguments = vec!["run", "--log-format", "json"];
         for netns in namespaces {
@@ -141,7 +152,7 @@ impl Synfin {
         for name in ["OTEL_METRIC_EXPORT_INTERVAL", "OTEL_BSP_SCHEDULE_DELAY", "OTEL_BLRP_SCHEDULE_DELAY"] {
             command.env(name, "200");
         }
-        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        prepare(&mut command);
         let mut synfin = Self::spawn(command)?;
         synfin.await_stderr("the message `attached`", |line| message(line).is_some_and(|text| text == "attached"))?;
         Ok(synfin)

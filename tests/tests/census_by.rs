@@ -2,13 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
     process::Command,
-    thread,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,6 +11,7 @@ use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 use synfin_tests::{
     census::{Census, Sum},
+    cgroup::Cgroup,
     deadline, need,
     netns::Netns,
     peer::Peer,
@@ -25,7 +21,6 @@ use synfin_tests::{
     state::State,
     synfin::run,
 };
-use tempfile::TempDir;
 
 /// Every way to read the tables: each must tell the same.
 const SOURCES: [&str; 2] = ["iterator", "inet_diag"];
@@ -260,69 +255,6 @@ fn a_filter_hides_no_listener() -> Result<()> {
     Ok(())
 }
 
-/// A cgroup v2 of a test's own.
-struct Cgroup {
-    mount: PathBuf,
-    path: String,
-    /// From the innermost on.
-    made: Vec<PathBuf>,
-    /// Where no hierarchy was mounted before.
-    own: Option<TempDir>,
-}
-
-impl Cgroup {
-    fn new(path: &str) -> Result<Self> {
-        let mounts = fs::read_to_string("/proc/self/mounts")?;
-        let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let known =
-            fields.filter(|fields| fields.get(2) == Some(&"cgroup2")).map(|fields| PathBuf::from(fields[1])).next();
-        let (mount, own) = if let Some(mount) = known {
-            (mount, None)
-        } else {
-            let folder = TempDir::new()?;
-            need::run(Command::new("mount").args(["-t", "cgroup2", "none"]).arg(folder.path()))?;
-            (folder.path().to_owned(), Some(folder))
-        };
-        let mut cgroup = Self { mount: mount.clone(), path: path.to_owned(), made: Vec::new(), own };
-        let mut folder = mount;
-        for part in Path::new(path).strip_prefix("/")? {
-            folder.push(part);
-            fs::create_dir(&folder).with_context(|| format!("making the cgroup {}", folder.display()))?;
-            cgroup.made.insert(0, folder.clone());
-        }
-        Ok(cgroup)
-    }
-
-    fn folder(&self) -> PathBuf {
-        self.mount.join(self.path.trim_start_matches('/'))
-    }
-
-    fn take_in(&self, pid: u32) -> Result<()> {
-        fs::write(self.folder().join("cgroup.procs"), pid.to_string()).context("moving a process into its cgroup")
-    }
-
-    fn remove(&mut self) {
-        for folder in self.made.drain(..) {
-            // A process that has just ended is still in it for a moment.
-            for _ in 0..100 {
-                if fs::remove_dir(&folder).is_ok() {
-                    break;
-                }
-                thread::sleep(Duration::from_millis(10));
-            }
-        }
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        self.remove();
-        if let Some(folder) = &self.own {
-            drop(Command::new("umount").arg(folder.path()).output());
-        }
-    }
-}
-
 /// Sockets of a cgroup as a Kubernetes node names them, while it is there and when it is gone.
 #[test]
 fn cgroups_name_container_and_pod() -> Result<()> {
@@ -336,7 +268,7 @@ fn cgroups_name_container_and_pod() -> Result<()> {
     netns.sysctl("ipv4/tcp_synack_retries", "12")?;
     let puppet = Puppet::new(&netns)?;
     let mut cgroup = Cgroup::new(&path)?;
-    let id = fs::metadata(cgroup.folder())?.ino();
+    let id = cgroup.id()?;
     let side = Side { netns: netns.clone(), ip: LOCAL.0.into() };
     let mut peer = Peer::start(&side, "by-pod")?;
     cgroup.take_in(peer.pid())?;

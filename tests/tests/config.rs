@@ -14,7 +14,8 @@ const BAD_CONFIGURATION: &str = "
 filter: {ports: [70000], peers: [nonsense]}
 ring: {size: 12345, poll: soon}
 ledger: {max_connections: 0}
-otlp: {endpoint: not a url, protocol: smoke, metrics_interval: 0s, trace_sample_ratio: 2.0}
+owners: {pod_logs: var/log/pods}
+otlp: {resources: pod, endpoint: not a url, protocol: smoke, metrics_interval: 0s, trace_sample_ratio: 2.0}
 no_such_section: 1
 ";
 
@@ -27,7 +28,9 @@ const BAD_FIELDS: &[(&str, &str)] = &[
     ("otlp.endpoint", "http://localhost:4317"),
     ("otlp.metrics_interval", "100ms"),
     ("otlp.protocol", "http/protobuf"),
+    ("otlp.resources", "owner"),
     ("otlp.trace_sample_ratio", "from 0"),
+    ("owners.pod_logs", "/var/log/pods"),
     ("ring.poll", "250ms"),
     ("ring.size", "16KiB"),
 ];

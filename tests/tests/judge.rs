@@ -151,6 +151,28 @@ fn wrong_resources_are_rejected() -> Result<()> {
 }
 
 #[test]
+fn resources_of_owners_pass_and_wrong_ones_are_rejected() -> Result<()> {
+    let owner = |more: &[(&str, &str)]| {
+        let names = [("host.name", "here"), ("service.name", "nginx"), ("service.instance.id", "here:/nginx.service")];
+        let attributes = names.iter().chain(more).map(|(key, value)| attribute(key, value)).collect();
+        Resource { attributes, ..Resource::default() }
+    };
+    let request = |resources: Vec<Resource>| -> Result<Vec<u8>> {
+        let groups = resources
+            .into_iter()
+            .zip(1..)
+            .map(|(resource, number)| Ok(traces(resource, vec![span(number)?]).resource_spans.remove(0)));
+        Ok(ExportTraceServiceRequest { resource_spans: groups.collect::<Result<_>>()? }.encode_to_vec())
+    };
+    judged(Signal::Traces, &[request(vec![owner(&[]), resource(), owner(&[("container.id", "c")])])?])?;
+    let twice = request(vec![owner(&[]), resource(), owner(&[])])?;
+    rejected(Signal::Traces, &[twice], "a resource comes twice");
+    let of_agent = request(vec![owner(&[("process.pid", "1")])])?;
+    rejected(Signal::Traces, &[of_agent], "process.pid is not on the list");
+    Ok(())
+}
+
+#[test]
 fn unknown_fields_are_rejected() -> Result<()> {
     let mut bytes = traces(resource(), vec![span(1)?]).encode_to_vec();
     bytes.extend([0x98, 0x06, 0x01]); // field 99, varint 1

@@ -96,7 +96,7 @@ const ROOMS: &[Room] = &[
         Rule { module: "decode",     never: CORE_NEVER,     knows: Only(&["event"]) },
         Rule { module: "ring",       never: BORDER_NEVER,   knows: Only(&["decode", "event"]) },
         Rule { module: "merge",      never: BORDER_NEVER,   knows: Only(&["lanes", "ring"]) },
-        Rule { module: "owner",      never: CORE_NEVER,     knows: Only(&["by", "census", "event", "mounts"]) },
+        Rule { module: "owner",      never: CORE_NEVER,     knows: Only(&["by", "census", "event", "mounts", "priority"]) },
         // The core.
         Rule { module: "ledger",     never: CORE_NEVER,     knows: Only(&["accounts", "census", "clock", "event"]) },
         Rule { module: "tally",      never: CORE_NEVER,     knows: Only(&["event"]) },

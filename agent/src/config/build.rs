@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::setting::{Provenance, Setting};
 use super::units::{format_size, parse_size};
 use super::value::{Parsed, boolean, duration, list, number, one};
-use super::{Census, Config, Filter, Http, Ledger, Metrics, Probes, Ring, Summary};
+use super::{Census, Config, Filter, Http, Ledger, Metrics, Owners, Probes, Ring, Summary};
 use crate::probes::PROBES;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -55,6 +55,10 @@ pub(super) fn build(settings: &[Setting], problems: &mut Vec<Problem>, warnings:
                 .field("census.interval", default.census.interval, |s| duration(s, &(Duration::from_secs(5)..=HOUR))),
             cpu_share: read.field("census.cpu_share", default.census.cpu_share, |s| one(s, share)),
         },
+        owners: Owners {
+            pod_logs: read.field("owners.pod_logs", default.owners.pod_logs, |s| one(s, folder)),
+            container_logs: read.field("owners.container_logs", default.owners.container_logs, |s| one(s, folder)),
+        },
         summary: Summary {
             interval: read.field("summary.interval", default.summary.interval, |s| {
                 duration(s, &(Duration::from_millis(100)..=HOUR))
@@ -74,6 +78,12 @@ pub(super) fn build(settings: &[Setting], problems: &mut Vec<Problem>, warnings:
 
 fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() { Err("not a path; leave it out for the kernel's own BTF".to_owned()) } else { Ok(text.into()) }
+}
+
+/// Of a service it is not certain where a relative path would begin.
+fn folder(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err("not an absolute path; write e.g. /var/log/pods".to_owned()) }
 }
 
 /// An address to listen at. No name: which of its addresses was meant would be a guess.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::build::Reader;
-use super::otlp::{Compression, Histograms, Otlp, Protocol, Section, Sections, Signal, Temporality};
+use super::otlp::{Compression, Histograms, Otlp, Protocol, Resources, Section, Sections, Signal, Temporality};
 use super::setting::{Origin, Setting};
 use super::tls::{PemFile, Tls};
 use super::value::{Fault, MASK, Parsed, boolean, duration, number, one, table};
@@ -131,6 +131,7 @@ pub(super) fn build(read: &mut Reader<'_>, warnings: &mut Vec<String>) -> Otlp {
         }),
         service_name: read.field("otlp.service_name", named.unwrap_or(default.service_name), |s| one(s, not_empty)),
         resource_attributes,
+        resources: read.field("otlp.resources", default.resources, |s| one(s, Resources::from_name)),
     };
     // The same doubt about three signals is one doubt.
     warnings.dedup();

@@ -31,6 +31,8 @@ pub(super) const FIELDS: &[Field] = &[
     field("census.interval", "SYNFIN_CENSUS_INTERVAL"),
     field("census.cpu_share", "SYNFIN_CENSUS_CPU_SHARE"),
     field("census.source", "SYNFIN_CENSUS_SOURCE"),
+    field("owners.pod_logs", "SYNFIN_OWNERS_POD_LOGS"),
+    field("owners.container_logs", "SYNFIN_OWNERS_CONTAINER_LOGS"),
     field("summary.interval", "SYNFIN_SUMMARY_INTERVAL"),
     field("http.listen", "SYNFIN_HTTP_LISTEN"),
     field("metrics.series", "SYNFIN_METRICS_SERIES"),
@@ -54,6 +56,7 @@ pub(super) const FIELDS: &[Field] = &[
     field("otlp.shutdown_timeout", "SYNFIN_OTLP_SHUTDOWN_TIMEOUT"),
     field("otlp.service_name", "OTEL_SERVICE_NAME"),
     field("otlp.resource_attributes", "OTEL_RESOURCE_ATTRIBUTES"),
+    field("otlp.resources", "SYNFIN_OTLP_RESOURCES"),
     field("otlp.traces.enabled", "OTEL_TRACES_EXPORTER"),
     field("otlp.traces.endpoint", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
     field("otlp.traces.insecure", "OTEL_EXPORTER_OTLP_TRACES_INSECURE"),
@@ -116,7 +119,7 @@ mod tests {
     fn sections_and_their_fields_come_out_of_the_list() {
         assert_eq!(
             children(""),
-            ["filter", "probes", "ring", "ledger", "census", "summary", "http", "metrics", "otlp"]
+            ["filter", "probes", "ring", "ledger", "census", "owners", "summary", "http", "metrics", "otlp"]
         );
         assert_eq!(children("ring"), ["size", "poll"]);
         let exporter = ["enabled", "endpoint", "insecure", "protocol", "headers", "timeout", "compression"];

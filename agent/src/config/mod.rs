@@ -29,7 +29,7 @@ pub use cidr::Cidr;
 pub use credentials::Credentials;
 pub use load::{Loaded, Sources};
 pub use options::{CensusOptions, CensusView, RunOptions, WatchOptions};
-pub use otlp::{Compression, Histograms, Otlp, Protocol, Section, Sections, Signal, Temporality};
+pub use otlp::{Compression, Histograms, Otlp, Protocol, Resources, Section, Sections, Signal, Temporality};
 pub use problem::{ConfigErrors, Problem};
 pub use setting::{Origin, Provenance, Setting};
 pub use tls::{PemFile, Tls};
@@ -55,6 +55,8 @@ pub struct Config {
     pub ledger: Ledger,
     /// The kernel's own tables, which the ledger is compared with.
     pub census: Census,
+    /// Whom connections belong to.
+    pub owners: Owners,
     /// The live summary of `synfin run`.
     pub summary: Summary,
     /// What is answered over HTTP.
@@ -188,6 +190,21 @@ pub struct Census {
 impl Default for Census {
     fn default() -> Self {
         Self { enabled: true, interval: Duration::from_secs(30), cpu_share: 0.01, source: Source::Auto }
+    }
+}
+
+/// Whom connections belong to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owners {
+    /// The kubelet's folders of logs, by whose names pods are known.
+    pub pod_logs: PathBuf,
+    /// The kubelet's links to logs, by whose names containers are known.
+    pub container_logs: PathBuf,
+}
+
+impl Default for Owners {
+    fn default() -> Self {
+        Self { pod_logs: "/var/log/pods".into(), container_logs: "/var/log/containers".into() }
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Otlp {
     pub service_name: String,
     /// More attributes of the resource; never `service.name`.
     pub resource_attributes: BTreeMap<String, String>,
+    /// In whose name things are told.
+    pub resources: Resources,
     /// What these came from, for whoever asks what is in effect while nothing is sent.
     pub sections: Sections,
 }
@@ -134,6 +136,7 @@ impl Default for Otlp {
             shutdown_timeout: Duration::from_secs(5),
             service_name: "synfin".to_owned(),
             resource_attributes: BTreeMap::new(),
+            resources: Resources::default(),
             sections: Sections::default(),
         }
     }
@@ -180,6 +183,34 @@ impl fmt::Debug for Signal {
             .field("compression", compression)
             .field("tls", tls)
             .finish()
+    }
+}
+
+/// In whose name things are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resources {
+    /// In that of each container, pod and service that connections belong to, and the agent's for all else.
+    #[default]
+    Owner,
+    /// In the agent's.
+    Host,
+}
+
+impl Resources {
+    /// Its name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Owner => "owner",
+            Self::Host => "host",
+        }
+    }
+
+    pub(super) fn from_name(name: &str) -> Result<Self, &'static str> {
+        match name {
+            "owner" => Ok(Self::Owner),
+            "host" => Ok(Self::Host),
+            _ => Err("neither owner nor host"),
+        }
     }
 }
 

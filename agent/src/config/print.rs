@@ -10,16 +10,17 @@ use super::otlp::{Otlp, Section, Sections};
 use super::tls::{PemFile, Tls};
 use super::units::{format_duration, format_size};
 use super::value::MASK;
-use super::{Census, Config, Filter, Http, Ledger, Probes, Ring, Summary};
+use super::{Census, Config, Filter, Http, Ledger, Owners, Probes, Ring, Summary};
 
 pub(super) fn to_yaml(config: &Config) -> String {
     // Whole structs are taken apart, so that a new field cannot be forgotten here.
-    let Config { filter, probes, ring, ledger, census, summary, http, metrics, otlp } = config;
+    let Config { filter, probes, ring, ledger, census, owners, summary, http, metrics, otlp } = config;
     let Filter { netns, netns_from: _, ports, peers, exclude_peers, exclude_loopback } = filter;
     let Probes { btf, max_rung, disable } = probes;
     let Ring { size, poll } = ring;
     let Ledger { max_connections } = ledger;
     let Census { enabled, interval: census_interval, cpu_share, source } = census;
+    let Owners { pod_logs, container_logs } = owners;
     let Summary { interval } = summary;
     let Http { listen } = http;
     let root = section([
@@ -52,6 +53,13 @@ pub(super) fn to_yaml(config: &Config) -> String {
                 ("source", source.name().into()),
             ]),
         ),
+        (
+            "owners",
+            section([
+                ("pod_logs", pod_logs.to_string_lossy().into()),
+                ("container_logs", container_logs.to_string_lossy().into()),
+            ]),
+        ),
         ("summary", section([("interval", format_duration(*interval).into())])),
         ("http", section([("listen", listen.map_or(Value::Null, |address| address.to_string().into()))])),
         (
@@ -78,6 +86,7 @@ fn otlp_section(otlp: &Otlp) -> Value {
         shutdown_timeout,
         service_name,
         resource_attributes,
+        resources,
         sections,
         traces: _,
         metrics: _,
@@ -94,6 +103,7 @@ fn otlp_section(otlp: &Otlp) -> Value {
         ("shutdown_timeout", format_duration(*shutdown_timeout).into()),
         ("service_name", service_name.as_str().into()),
         ("resource_attributes", table(resource_attributes, String::as_str)),
+        ("resources", resources.name().into()),
         ("traces", section(exporter(traces))),
         ("metrics", section(exporter(metrics))),
         ("logs", section(exporter(logs))),

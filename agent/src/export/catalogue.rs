@@ -261,6 +261,8 @@ pub const CATALOGUE: &[Metric] = &[
     gauge("synfin.health.status", "1", &["synfin.health"], read::health,
         "1 for what the verdicts add up to: `healthy`, `degraded` (a probe is missing that is not required, or one tells \
          only a part), `failed`."),
+    counter("synfin.owners.unresolved", "{cgroup}", &[], read::owners_unresolved,
+        "Cgroups that were gone, or out of sight, before their owner could be found out: their connections are told as the host's."),
     counter("synfin.clock.jumps", "{jump}", &[], read::clock_jumps,
         "Jumps of the wall clock against the monotonic one."),
     up_down("synfin.filter.missing_namespaces", "{namespace}", &[], read::missing_namespaces,

@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub subjects: Arc<[Subject]>,
     /// When that was, nanoseconds since the Unix epoch.
     pub unix_ns: u64,
+    /// Cgroups whose owner could not be found out, where owners are told apart.
+    pub unresolved: Option<u64>,
     /// The queue of spans, when they are exported.
     pub spans: Option<Line>,
     /// Ended connections that sampling left out.
@@ -364,6 +366,12 @@ pub(in crate::export) fn peer_round_trips(view: &View<'_>, point: &mut Histogram
             point(rtt, &[peer]);
         }
     });
+}
+
+pub(in crate::export) fn owners_unresolved(view: &View<'_>, point: &mut Points<'_, u64>) {
+    if let Some(unresolved) = view.snapshot.unresolved {
+        point(unresolved, &[]);
+    }
 }
 
 pub(in crate::export) fn points_exported(view: &View<'_>, point: &mut Points<'_, u64>) {

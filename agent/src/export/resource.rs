@@ -1,11 +1,15 @@
-//! Who sends: the OpenTelemetry resource of this agent.
+//! In whose name things are told: the OpenTelemetry resource of this agent, and those of the owners of connections.
 
-use opentelemetry::KeyValue;
+use std::sync::Arc;
+
+use opentelemetry::{Key, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator};
 
 use crate::config::Otlp as Settings;
+use crate::owner::identity::Instance;
+use crate::owner::{Directory, Identity};
 
 /// Version of the semantic conventions that names and values follow.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
@@ -25,13 +29,48 @@ pub fn resource(settings: &Settings) -> Resource {
         .build()
 }
 
-/// Placeholder until the room of owners is merged.
-pub fn of_owner(host: &Resource, identity: &crate::owner::identity::Identity) -> Resource {
-    let host = host.iter().filter(|(key, _)| key.as_str().starts_with("host.") || key.as_str().starts_with("os."));
-    Resource::builder_empty()
-        .with_schema_url(host.map(|(key, value)| KeyValue::new(key.clone(), value.clone())), SCHEMA_URL)
-        .with_attributes(identity.attributes().map(|(key, value)| KeyValue::new(key, value.to_owned())))
-        .build()
+/// Owners of connections, and the resources in whose name theirs are told.
+#[derive(Clone, Debug)]
+pub struct Owners {
+    /// Which cgroup is whose.
+    pub directory: Directory,
+    common: Arc<[KeyValue]>,
+    /// What tells this host from others.
+    host: Arc<str>,
+}
+
+impl Owners {
+    /// Owners on the host of `agent`. What its resource says of host, cluster and deployment holds for them too; what it says of the
+    /// agent itself, its process, container and pod, does not.
+    pub fn new(directory: Directory, agent: &Resource) -> Self {
+        let common = agent.iter().filter(|(key, _)| !is_of_agent(key.as_str()));
+        let common = common.map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
+        let value = |key| agent.get(&Key::from_static_str(key)).map(|value| value.to_string());
+        let host = value("host.id").or_else(|| value("host.name")).unwrap_or_default().into();
+        Self { directory, common, host }
+    }
+
+    /// The resource of an owner.
+    pub fn resource_of(&self, identity: &Identity) -> Resource {
+        let instance = match identity.instance() {
+            Instance::Global(id) => id.to_owned(),
+            Instance::Local(id) => format!("{}:{id}", self.host),
+        };
+        let restarts = identity.restarts().map(|count| KeyValue::new("k8s.container.restart_count", i64::from(count)));
+        Resource::builder_empty()
+            .with_schema_url(self.common.iter().cloned(), SCHEMA_URL)
+            .with_attributes(identity.attributes().map(|(key, value)| KeyValue::new(key, value.to_owned())))
+            .with_attributes(restarts)
+            .with_attribute(KeyValue::new("service.instance.id", instance))
+            .build()
+    }
+}
+
+/// Whether an attribute of the agent's resource is about the agent, and not about where it runs.
+fn is_of_agent(key: &str) -> bool {
+    let is_below = |groups: &[&str]| groups.iter().any(|group| key.starts_with(group));
+    is_below(&["container.", "process.", "service."])
+        || is_below(&["k8s."]) && !is_below(&["k8s.cluster.", "k8s.node."])
 }
 
 fn detected() -> Vec<KeyValue> {
@@ -74,9 +113,8 @@ fn instance_id() -> String {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry::Key;
-
     use super::*;
+    use crate::owner::Logs;
 
     fn value(resource: &Resource, key: &'static str) -> Option<String> {
         resource.get(&Key::from_static_str(key)).map(|value| value.to_string())
@@ -103,6 +141,53 @@ mod tests {
         };
         assert_eq!(value(&resource(&settings), "service.name").as_deref(), Some("edge"));
         assert_eq!(value(&resource(&settings), "host.name").as_deref(), Some("h"));
+    }
+
+    #[test]
+    fn an_owner_has_the_host_of_the_agent_and_nothing_else_of_it() {
+        const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+        const UID: &str = "0a1b2c3d-0001-4fff-8abc-0123456789ab";
+        let about = [
+            ("deployment.environment.name", "production"),
+            ("host.id", "h1"),
+            ("k8s.cluster.name", "blue"),
+            ("k8s.namespace.name", "monitoring"),
+            ("k8s.node.name", "n1"),
+            ("k8s.pod.name", "synfin-x"),
+            ("k8s.pod.uid", "of the agent"),
+            ("service.namespace", "monitoring"),
+        ];
+        let resource_attributes = about.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let agent = resource(&Settings { resource_attributes, ..Settings::default() });
+        let logs = Logs { pods: "/nonexistent".into(), containers: "/nonexistent".into() };
+        let owners = Owners::new(Directory::start(logs).unwrap(), &agent);
+
+        let container = owners.resource_of(&Identity::of(&format!("/kubepods/pod{UID}/{ID}")).unwrap());
+        assert_eq!(container.schema_url(), Some(SCHEMA_URL));
+        for (key, wanted) in [
+            ("container.id", Some(ID)),
+            ("deployment.environment.name", Some("production")),
+            ("host.id", Some("h1")),
+            ("k8s.cluster.name", Some("blue")),
+            ("k8s.namespace.name", None),
+            ("k8s.node.name", Some("n1")),
+            ("k8s.pod.name", None),
+            ("k8s.pod.uid", Some(UID)),
+            ("os.type", Some("linux")),
+            ("process.pid", None),
+            ("service.instance.id", Some(ID)),
+            ("service.name", None),
+            ("service.namespace", None),
+            ("service.version", None),
+            ("telemetry.sdk.language", Some("rust")),
+        ] {
+            assert_eq!(value(&container, key).as_deref(), wanted, "{key}");
+        }
+        assert_eq!(value(&container, "host.name"), value(&agent, "host.name"));
+
+        let service = owners.resource_of(&Identity::of("/system.slice/nginx.service/worker").unwrap());
+        assert_eq!(value(&service, "service.name").as_deref(), Some("nginx"));
+        assert_eq!(value(&service, "service.instance.id").as_deref(), Some("h1:/system.slice/nginx.service"));
     }
 
     #[test]

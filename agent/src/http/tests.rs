@@ -8,7 +8,6 @@ use super::*;
 use crate::clock::Source;
 use crate::export::otlp;
 use crate::health::{Probe, Verdict};
-use crate::owner::directory::Known;
 use crate::rung::Rung;
 
 /// A clock that stands at this time.
@@ -39,7 +38,7 @@ fn serve(status: Status, age: u64) -> (Server, SocketAddr) {
     let board = Arc::new(Board::default());
     board.publish(Status { time_ns: 100 * SECOND, ..status });
     let clock = Arc::new(Clock::new(Box::new(At((100 * SECOND + age).cast_signed()))));
-    let source = otlp::Source::new(Arc::clone(&board), Arc::default(), Arc::new(|_| Known::Host));
+    let source = otlp::Source::new(Arc::clone(&board), Arc::default(), None);
     let read = move || source.take();
     let bound = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = bound.address();

@@ -133,11 +133,14 @@ pub fn container(path: &str) -> Option<&str> {
     path.rsplit('/').find_map(|segment| {
         // `crio-conmon-ID.scope` and its like are of the container's monitor.
         let name = segment.strip_suffix(".scope").unwrap_or(segment);
-        let id = ["docker-", "cri-containerd-", "crio-", "libpod-", "nerdctl-"]
+        let id = ["docker-", "cri-containerd-", "crio-", "libpod-", "libpod-payload-", "nerdctl-"]
             .into_iter()
-            .find_map(|runtime| name.strip_prefix(runtime))
-            .unwrap_or(segment);
-        is_hex(id, 64).then_some(id)
+            .filter_map(|runtime| name.strip_prefix(runtime))
+            // A path that was meant for the systemd driver, `SLICE:RUNTIME:ID`, and came to the cgroupfs driver.
+            .chain(name.rsplit_once(":cri-containerd:").map(|(_, id)| id))
+            .chain([segment])
+            .find(|id| is_hex(id, 64))?;
+        Some(id)
     })
 }
 
@@ -146,7 +149,8 @@ pub fn pod(path: &str) -> Option<String> {
     let segments: Vec<&str> = path.split('/').collect();
     (0..segments.len()).rev().find_map(|at| {
         let segment = segments[at];
-        if let Some(slice) = segment.strip_suffix(".slice") {
+        let slice = segment.split_once(".slice:").map(|(slice, _)| slice).or(segment.strip_suffix(".slice"));
+        if let Some(slice) = slice {
             // The systemd driver: `kubepods[-burstable|-besteffort]-pod<UID>.slice`, where `-` means a level and so becomes `_`.
             let (level, uid) = slice.rsplit_once("-pod")?;
             let level = level.strip_suffix("-burstable").or(level.strip_suffix("-besteffort")).unwrap_or(level);
@@ -158,6 +162,34 @@ pub fn pod(path: &str) -> Option<String> {
         above.next_if(|level| matches!(*level, "burstable" | "besteffort"));
         (above.next() == Some("kubepods")).then(|| uid_of(uid)).flatten()
     })
+}
+
+/// The unit of systemd that a path is in, the innermost where one is inside another: what comes up to it, and its name without
+/// `.service`.
+///
+/// None for what merely hangs below a unit and is no part of it: a user's service manager (`user@UID.service`) has services of its own,
+/// and sessions and programs that are none. A unit that nobody has named (`systemd-run`) names none either.
+pub fn service(path: &str) -> Option<(&str, &str)> {
+    let mut end = path.len();
+    for segment in path.rsplit('/') {
+        if let Some(unit) = segment.strip_suffix(".service").filter(|unit| !unit.is_empty()) {
+            return (!unit.starts_with("user@") && !is_transient(unit)).then(|| (&path[..end], unit));
+        }
+        end = end.saturating_sub(segment.len() + 1);
+    }
+    None
+}
+
+/// What systemd calls a unit that was started without a name: `run-u12`, `run-p12-i34`, `run-r` and 32 digits.
+fn is_transient(unit: &str) -> bool {
+    let Some(rest) = unit.strip_prefix("run-") else { return false };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    rest.strip_prefix('u').is_some_and(is_number)
+        || rest.strip_prefix('r').is_some_and(|id| is_hex(id, 32))
+        || rest
+            .strip_prefix('p')
+            .and_then(|ids| ids.split_once("-i"))
+            .is_some_and(|(process, id)| is_number(process) && is_number(id))
 }
 
 /// A UUID, or the 32 digits of a static pod's hash.
@@ -195,6 +227,8 @@ mod tests {
             "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope/container",
             "/docker/ID/system.slice/cron.service",
             "/docker/OTHER/kubelet/kubepods/pod1/ID",
+            "/system.slice/web.service/libpod-payload-ID",
+            "/system.slice/containerd.service/kubepods-pod1.slice:cri-containerd:ID",
         ] {
             let path = path.replace("ID", ID).replace("OTHER", OTHER);
             assert_eq!(container(&path), Some(ID), "{path}");
@@ -213,6 +247,7 @@ mod tests {
             "/system.slice/unknown-ID.scope",
             "/system.slice/ID.service",
             "/docker/0123456789abcdef",
+            "/system.slice/other:ID",
         ] {
             let path = path.replace("ID", ID);
             assert_eq!(container(&path), None, "{path}");
@@ -232,6 +267,7 @@ mod tests {
             format!("/kubepods/besteffort/pod{UID}"),
             format!("/kubepods/pod{UID}/{ID}"),
             format!("/docker/{ID}/kubelet/kubepods/pod{UID}/{OTHER}"),
+            format!("/system.slice/containerd.service/kubepods-burstable-pod{systemd}.slice:cri-containerd:{ID}"),
         ] {
             assert_eq!(pod(&path).as_deref(), Some(UID), "{path}");
         }
@@ -256,6 +292,36 @@ mod tests {
             format!("/libpod_parent/pod{UID}"),
         ] {
             assert_eq!(pod(&path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn services_of_each_spelling() {
+        for (path, wanted) in [
+            ("/system.slice/nginx.service", Some(("/system.slice/nginx.service", "nginx"))),
+            ("/system.slice/nginx.service/workers/a", Some(("/system.slice/nginx.service", "nginx"))),
+            (
+                "/system.slice/system-postgresql.slice/postgresql@15-main.service",
+                Some(("/system.slice/system-postgresql.slice/postgresql@15-main.service", "postgresql@15-main")),
+            ),
+            (
+                "/user.slice/user-1000.slice/user@1000.service/app.slice/syncthing.service",
+                Some(("/user.slice/user-1000.slice/user@1000.service/app.slice/syncthing.service", "syncthing")),
+            ),
+            ("/user.slice/user-1000.slice/user@1000.service/init.scope", None),
+            ("/user.slice/user-1000.slice/user@1000.service/app.slice/app-firefox-12.scope", None),
+            ("/user.slice/user-1000.slice/session-3.scope", None),
+            ("/system.slice/run-u12.service", None),
+            ("/system.slice/run-p12-i34.service", None),
+            ("/system.slice/run-r0123456789abcdef0123456789abcdef.service", None),
+            ("/system.slice/run-update.service", Some(("/system.slice/run-update.service", "run-update"))),
+            ("/system.slice", None),
+            ("/system.slice/.service", None),
+            ("/init.scope", None),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(service(path), wanted, "{path}");
         }
     }
 

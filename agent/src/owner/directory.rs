@@ -1,13 +1,278 @@
-//! Directory (placeholder until the room is merged).
+//! Which cgroup is whose, for all threads that want to know.
+//!
+//! An answer stays as it is for as long as the cgroup is known here: what belongs to an owner must not move between resources. Who
+//! only wants to have a cgroup looked up ([`Directory::note`]) waits for nobody; a thread of its own looks.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError, Weak};
+use std::time::{Duration, Instant};
+
+use super::find::{Find, Finder};
 use super::identity::Identity;
-use std::sync::Arc;
+use super::names::Logs;
+use crate::priority;
+
+/// Cgroups that are known at most. Beyond it those that nobody has asked for longest are forgotten.
+const LIMIT: usize = 65_536;
+
+/// Cgroups that may wait to be looked up. What finds no room is noted again by whoever meets it again.
+const QUEUE: usize = 4_096;
+
+/// A cgroup that is gone is forgotten when nobody has asked for it for so long.
+const KEPT: Duration = Duration::from_mins(15);
+
+/// Time between two looks at what can be forgotten.
+const SWEEP: Duration = Duration::from_mins(1);
+
+/// How long the names of a pod may take to appear.
+const SETTLING: Duration = Duration::from_secs(2);
+
+/// Longest sleep of the thread.
+const TURN: Duration = Duration::from_millis(500);
+
 /// What is known of a cgroup.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// Not looked up yet.
+    /// It is being looked up.
     Pending,
-    /// No identity.
+    /// It has no owner but the host, or was gone before it could be looked up.
     Host,
-    /// This one.
+    /// Whose it is.
     Of(Arc<Identity>),
 }
+
+/// The directory. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Directory(Arc<Shared>);
+
+struct Shared {
+    known: RwLock<HashMap<u64, Entry>>,
+    noted: SyncSender<u64>,
+    finder: Mutex<Box<dyn Find>>,
+    logs: Logs,
+    started: Instant,
+    /// Seconds since then, about: when something was asked for need not be exact.
+    now: AtomicU32,
+    unresolved: AtomicU64,
+}
+
+struct Entry {
+    state: State,
+    /// When somebody asked for it last.
+    asked: AtomicU32,
+}
+
+enum State {
+    /// Found, and waiting for names until this moment.
+    Settling(Identity, Instant),
+    /// None: the host's.
+    Settled(Option<Arc<Identity>>),
+}
+
+impl Directory {
+    /// Starts the thread. It ends with the last clone.
+    pub fn start(logs: Logs) -> io::Result<Self> {
+        Self::start_with(Box::new(Finder::new()), logs)
+    }
+
+    fn start_with(finder: Box<dyn Find>, logs: Logs) -> io::Result<Self> {
+        let (noted, queue) = sync_channel(QUEUE);
+        let shared = Arc::new(Shared {
+            known: RwLock::default(),
+            noted,
+            finder: Mutex::new(finder),
+            logs,
+            started: Instant::now(),
+            now: AtomicU32::new(0),
+            unresolved: AtomicU64::new(0),
+        });
+        let weak = Arc::downgrade(&shared);
+        std::thread::Builder::new().name("synfin-owners".to_owned()).spawn(move || {
+            priority::lower();
+            work(&weak, &queue);
+        })?;
+        Ok(Self(shared))
+    }
+
+    /// What is known now. Asks for a look-up where nothing is. Zero is how the kernel says that it does not know.
+    pub fn identity(&self, cgroup: u64) -> Known {
+        let known = self.0.known(cgroup);
+        if known.is_none() {
+            _ = self.0.noted.try_send(cgroup); // without room for it, whoever asks next asks again
+        }
+        known.unwrap_or(Known::Pending)
+    }
+
+    /// Whose it is, looked up at once where that is not known. May wait a little. None: the host's.
+    pub fn resolve(&self, cgroup: u64) -> Option<Arc<Identity>> {
+        match self.0.known(cgroup) {
+            Some(Known::Host) => None,
+            Some(Known::Of(identity)) => Some(identity),
+            Some(Known::Pending) | None => self.0.look_up(&mut **self.0.finder(), cgroup, Instant::now(), true),
+        }
+    }
+
+    /// Has a cgroup looked up soon. Never waits; false if that was not possible without, so that it must be noted again.
+    pub fn note(&self, cgroup: u64) -> bool {
+        let Shared { known, noted, .. } = &*self.0;
+        let known = match known.try_read() {
+            Ok(known) => known,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        if let Some(entry) = known.get(&cgroup) {
+            entry.asked.store(self.0.now.load(Ordering::Relaxed), Ordering::Relaxed);
+            return true;
+        }
+        cgroup == 0 || noted.try_send(cgroup).is_ok()
+    }
+
+    /// [`Directory::note`] for each.
+    pub fn note_all(&self, cgroups: impl IntoIterator<Item = u64>) {
+        for cgroup in cgroups {
+            self.note(cgroup);
+        }
+    }
+
+    /// Cgroups that were gone, or out of sight, before they could be looked up: their connections are told as the host's.
+    pub fn unresolved(&self) -> u64 {
+        self.0.unresolved.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<u64, Entry>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<u64, Entry>> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn finder(&self) -> MutexGuard<'_, Box<dyn Find>> {
+        self.finder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self, cgroup: u64) -> Option<Known> {
+        if cgroup == 0 {
+            return Some(Known::Host);
+        }
+        let known = self.read();
+        let entry = known.get(&cgroup)?;
+        entry.asked.store(self.now.load(Ordering::Relaxed), Ordering::Relaxed);
+        Some(match &entry.state {
+            State::Settling(..) => Known::Pending,
+            State::Settled(None) => Known::Host,
+            State::Settled(Some(identity)) => Known::Of(Arc::clone(identity)),
+        })
+    }
+
+    /// Looks a cgroup up that was there at `since`, and settles what it is: `at_once`, or when its names are known. Whoever holds the
+    /// finder is the only one who changes what is known.
+    fn look_up(&self, finder: &mut dyn Find, cgroup: u64, since: Instant, at_once: bool) -> Option<Arc<Identity>> {
+        let begun = match self.read().get(&cgroup).map(|entry| &entry.state) {
+            Some(State::Settled(identity)) => return identity.clone(),
+            Some(State::Settling(identity, due)) => Some((identity.clone(), *due)),
+            None => None,
+        };
+        let begun = begun.or_else(|| {
+            let path = finder.path(cgroup, since);
+            if path.is_none() {
+                self.unresolved.fetch_add(1, Ordering::Relaxed);
+            }
+            Some((Identity::of(&path?)?, Instant::now() + SETTLING))
+        });
+        let state = match begun {
+            Some((mut identity, due)) => {
+                let may_come = identity.name(&self.logs);
+                if may_come && !at_once && Instant::now() < due {
+                    State::Settling(identity, due)
+                } else {
+                    State::Settled(Some(Arc::new(identity)))
+                }
+            }
+            None => State::Settled(None),
+        };
+        let settled = match &state {
+            State::Settled(identity) => identity.clone(),
+            State::Settling(..) => None,
+        };
+        let mut known = self.write();
+        make_room(&mut known);
+        let asked = AtomicU32::new(self.now.load(Ordering::Relaxed));
+        known.insert(cgroup, Entry { state, asked });
+        settled
+    }
+
+    /// Cgroups that wait for their names.
+    fn settling(&self) -> Vec<u64> {
+        let known = self.read();
+        known.iter().filter(|(_, entry)| matches!(entry.state, State::Settling(..))).map(|(id, _)| *id).collect()
+    }
+
+    /// Forgets what nobody has asked for in a long time, if it is gone.
+    fn sweep(&self, finder: &mut dyn Find) {
+        let Some(before) = self.now.load(Ordering::Relaxed).checked_sub(KEPT.as_secs() as u32) else { return };
+        let is_old = |entry: &Entry| entry.asked.load(Ordering::Relaxed) < before;
+        let old: Vec<u64> = self.read().iter().filter(|(_, entry)| is_old(entry)).map(|(id, _)| *id).collect();
+        let now = Instant::now();
+        let gone: Vec<u64> = old.into_iter().filter(|id| finder.path(*id, now).is_none()).collect();
+        let mut known = self.write();
+        for id in gone {
+            // Unless somebody has asked meanwhile.
+            if known.get(&id).is_some_and(is_old) {
+                known.remove(&id);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("known", &self.read().len()).finish_non_exhaustive()
+    }
+}
+
+/// Forgets an eighth of a full directory: what nobody has asked for longest.
+fn make_room(known: &mut HashMap<u64, Entry>) {
+    if known.len() < LIMIT {
+        return;
+    }
+    let mut asked: Vec<(u32, u64)> =
+        known.iter().map(|(id, entry)| (entry.asked.load(Ordering::Relaxed), *id)).collect();
+    asked.select_nth_unstable(LIMIT / 8);
+    for (_, id) in &asked[..LIMIT / 8] {
+        known.remove(id);
+    }
+}
+
+fn work(shared: &Weak<Shared>, queue: &Receiver<u64>) {
+    let mut swept = Instant::now();
+    loop {
+        let first = match queue.recv_timeout(TURN) {
+            Ok(first) => Some(first),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let Some(shared) = shared.upgrade() else { return };
+        let since = Instant::now();
+        shared.now.store(shared.started.elapsed().as_secs() as u32, Ordering::Relaxed);
+        for cgroup in first.into_iter().chain(queue.try_iter().take(QUEUE)) {
+            // One by one: whoever cannot wait gets the finder in between.
+            shared.look_up(&mut **shared.finder(), cgroup, since, false);
+        }
+        for cgroup in shared.settling() {
+            shared.look_up(&mut **shared.finder(), cgroup, since, false);
+        }
+        if swept.elapsed() >= SWEEP {
+            swept = Instant::now();
+            shared.sweep(&mut **shared.finder());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,23 @@
 //! Whom a socket belongs to: process, cgroup, container, pod, listener, peer. What is not known is said to be unknown, never guessed.
+//!
+//! A listing is looked up as a whole ([`Owners`]); whose connections come one by one is kept in a [`directory`].
 
 pub mod cgroup;
 mod counts;
 pub mod directory;
+mod find;
+mod handle;
 pub mod identity;
+mod names;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use self::cgroup::Cgroups;
 pub use self::counts::{Counts, Row, Sum};
+pub use self::directory::{Directory, Known};
+pub use self::identity::Identity;
+pub use self::names::Logs;
 use crate::by::By;
 use crate::census::holders::{self, Holder};
 use crate::census::{Form, Listing, Socket};

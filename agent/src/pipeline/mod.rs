@@ -1,6 +1,7 @@
 //! Where everything is wired: the one module that knows all others.
 
 mod census;
+mod cgroups;
 mod engine;
 mod reconciler;
 mod run;

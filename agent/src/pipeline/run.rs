@@ -8,21 +8,23 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use crossterm::{cursor, execute, queue, terminal};
+use opentelemetry_sdk::Resource;
 
+use super::cgroups::Cgroups;
 use super::engine::{Engine, Observer, Tick};
 use super::stop::Stop;
 use crate::clock::Clock;
-use crate::config::{Cidr, Config, Histograms, Metrics, RunOptions};
+use crate::config::{Cidr, Config, Histograms, Metrics, Resources, RunOptions};
 use crate::distribution::{Distributions, Shape};
 use crate::event::Event;
 use crate::export::otlp::queue::Counts;
-use crate::export::otlp::{Lookup, Otlp, Report, Source};
+use crate::export::otlp::{Otlp, Report, Source};
 use crate::export::prometheus::Exposition;
-use crate::export::resource::resource;
+use crate::export::resource::{Owners, resource};
 use crate::http::{self, Site};
 use crate::ledger::{Applied, Ended, seconds};
 use crate::logging::{HoldBack, Recent, Warning};
-use crate::owner::directory::Known;
+use crate::owner::{Directory, Logs};
 use crate::peers::Peers;
 use crate::status::{Board, Status};
 use crate::view::summary;
@@ -47,14 +49,16 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     let first = engine.first_status();
     board.publish(first.clone());
     let resource = resource(&config.otlp);
+    let is_measured = listener.is_some() || config.otlp.metrics.is_some();
     let exposition = Exposition::new(&resource, config.metrics.series);
-    let source = Source::new(Arc::clone(&board), Arc::clone(&clock), lookup());
+    let owners = if is_measured || config.otlp.is_on() { owners(config, &resource)? } else { None };
+    let directory = owners.as_ref().map(|owners| owners.directory.clone());
+    let source = Source::new(Arc::clone(&board), Arc::clone(&clock), owners);
     let otlp = if config.otlp.is_on() {
         Some(Otlp::start(&config.otlp, &credentials, resource, source.clone(), config.metrics.series)?)
     } else {
         None
     };
-    let is_measured = listener.is_some() || config.otlp.metrics.is_some();
     let distributions = is_measured.then(|| Distributions::new(shape(config)));
     let server = match listener {
         Some(listener) => {
@@ -72,7 +76,9 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     let poll = config.ring.poll;
     let idle = super::idle(config);
     let peers = is_measured.then(|| peers(config, idle)).filter(|peers| !peers.is_off());
-    let mut exporter = Exporter { otlp, board: Arc::clone(&board), clock, distributions, peers, ticks: 0, idle };
+    let cgroups = directory.map(Cgroups::new);
+    let mut exporter =
+        Exporter { otlp, board: Arc::clone(&board), clock, distributions, peers, cgroups, ticks: 0, idle };
     exporter.publish(first);
     let drain_stop = stop.clone();
     let drain = thread::Builder::new()
@@ -96,11 +102,6 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     Ok(())
 }
 
-/// Says what cgroups are.
-fn lookup() -> Lookup {
-    Arc::new(|_cgroup| Known::Host)
-}
-
 fn peers(config: &Config, idle: Duration) -> Peers {
     let Metrics { peers, peer_groups, .. } = &config.metrics;
     let group = |cidr: &Cidr| {
@@ -116,6 +117,16 @@ fn shape(config: &Config) -> Shape {
         Histograms::Exponential if config.otlp.metrics.is_some() => Shape::Exponential,
         Histograms::Exponential | Histograms::Explicit => Shape::Explicit,
     }
+}
+
+/// Owners of connections, where things are told in their names.
+fn owners(config: &Config, agent: &Resource) -> anyhow::Result<Option<Owners>> {
+    if config.otlp.resources == Resources::Host {
+        return Ok(None);
+    }
+    let crate::config::Owners { pod_logs, container_logs } = config.owners.clone();
+    let directory = Directory::start(Logs { pods: pod_logs, containers: container_logs });
+    Ok(Some(Owners::new(directory.context("cannot start the thread that looks owners up")?, agent)))
 }
 
 fn drain(mut engine: Engine, mut exporter: Exporter, poll: Duration, stop: &Stop) -> (Exporter, Status) {
@@ -140,14 +151,19 @@ struct Exporter {
     distributions: Option<Distributions>,
     /// Likewise.
     peers: Option<Peers>,
+    /// Of events, so that they are looked up while they are there.
+    cgroups: Option<Cgroups>,
     ticks: u64,
     idle: Duration,
 }
 
 impl Observer for Exporter {
     fn event(&mut self, event: &Event, applied: &Applied<'_>) {
+        let Event::Transition(transition) = event else { return };
+        if let Some(cgroups) = &mut self.cgroups {
+            cgroups.note(transition.cgroup);
+        }
         if let Some(distributions) = &mut self.distributions
-            && let Event::Transition(transition) = event
             && let Some(in_state_ns) = applied.in_state_ns
         {
             distributions.left(transition.cgroup, transition.old, seconds(in_state_ns), transition.time_ns);
@@ -155,6 +171,10 @@ impl Observer for Exporter {
     }
 
     fn ended(&mut self, ended: &[Ended]) {
+        if let Some(cgroups) = &mut self.cgroups {
+            // Of some no event told the cgroup, and the census did.
+            ended.iter().for_each(|ended| cgroups.note(ended.connection.cgroup));
+        }
         if let Some(otlp) = &self.otlp {
             otlp.ended(ended.iter().map(|ended| (&ended.connection, ended.end)));
         }
@@ -173,6 +193,9 @@ impl Observer for Exporter {
     }
 
     fn tick(&mut self, tick: &Tick<'_>) {
+        if let Some(cgroups) = &mut self.cgroups {
+            cgroups.forget();
+        }
         if let Some(jump_ns) = tick.jump_ns {
             tracing::warn!(seconds = jump_ns as f64 / 1e9, "the wall clock jumped");
         }

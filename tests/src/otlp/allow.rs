@@ -1,6 +1,6 @@
 //! The attribute names that synfin may send. One list: a name that is not here is a mistake, there or here.
 
-/// Names of the resource.
+/// Names of the agent's resource.
 pub const RESOURCE: &[&str] = &[
     "host.arch",
     "host.id",
@@ -16,6 +16,27 @@ pub const RESOURCE: &[&str] = &[
     "service.instance.id",
     "service.name",
     "service.version",
+    "telemetry.sdk.language",
+    "telemetry.sdk.name",
+    "telemetry.sdk.version",
+];
+
+/// Names of the resource of a container, pod or service that connections belong to.
+pub const OWNER: &[&str] = &[
+    "container.id",
+    "host.arch",
+    "host.id",
+    "host.name",
+    "k8s.container.name",
+    "k8s.container.restart_count",
+    "k8s.namespace.name",
+    "k8s.node.name",
+    "k8s.pod.name",
+    "k8s.pod.uid",
+    "os.type",
+    "os.version",
+    "service.instance.id",
+    "service.name",
     "telemetry.sdk.language",
     "telemetry.sdk.name",
     "telemetry.sdk.version",

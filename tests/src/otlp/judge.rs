@@ -1,7 +1,7 @@
 //! Judges everything that was received, and remembers it for the test's own questions.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::SystemTime,
 };
 
@@ -23,6 +23,8 @@ use super::{Signal, Via, allow, metrics::Series, schema, spans};
 
 /// Attributes of one span or data point, more of which no backend takes.
 const MOST_ATTRIBUTES: usize = 128;
+/// A resource with one of these is an owner's, unless it is the agent's.
+const OWNERS: [&str; 3] = ["container.id", "k8s.pod.uid", "service.name"];
 /// Complaints kept; the first ones say it all.
 const MOST_COMPLAINTS: usize = 50;
 
@@ -30,9 +32,12 @@ const MOST_COMPLAINTS: usize = 50;
 #[derive(Debug, Default)]
 pub struct Judge {
     complaints: Vec<String>,
-    span_ids: HashSet<Vec<u8>>,
-    /// Attributes of the resource; one agent has one.
+    /// With the number of their resource.
+    span_ids: HashMap<Vec<u8>, usize>,
+    /// Attributes of the agent's resource; one agent has one.
     pub resource: Vec<KeyValue>,
+    /// Attributes of every resource, in the order in which they came.
+    pub resources: Vec<Vec<KeyValue>>,
     /// Every span, unless they are forgotten.
     pub spans: Vec<Span>,
     /// Judges and counts spans without keeping them: some hundred thousand would take a gigabyte.
@@ -95,30 +100,48 @@ impl Judge {
         )
     }
 
-    fn resource(&mut self, resource: Option<&Resource>) -> Result<()> {
+    /// Attributes of the resource that a span came with.
+    pub fn resource_of(&self, span: &Span) -> &[KeyValue] {
+        self.span_ids.get(&span.span_id).map_or(&[], |number| &self.resources[*number])
+    }
+
+    /// Judges a resource and gives its number. `seen` are those that were in the request before: each comes once.
+    fn resource(&mut self, resource: Option<&Resource>, seen: &mut BTreeSet<usize>) -> Result<usize> {
         let resource = resource.context("no resource")?;
         let found = &resource.attributes;
-        attributes(found, allow::RESOURCE).context("resource")?;
         ensure!(resource.dropped_attributes_count == 0, "resource attributes were dropped");
-        ensure!(text(found, "service.name") == Some("synfin"), "service.name is not synfin");
-        for name in ["service.version", "host.name"] {
-            ensure!(text(found, name).is_some(), "the resource has no {name}");
+        ensure!(text(found, "host.name").is_some(), "the resource has no host.name");
+        // An owner has no version that an agent could know.
+        if OWNERS.iter().any(|name| value(found, name).is_some()) && text(found, "service.version").is_none() {
+            attributes(found, allow::OWNER).context("resource of an owner")?;
+            ensure!(text(found, "service.instance.id").is_some(), "an owner has no service.instance.id");
+        } else {
+            attributes(found, allow::RESOURCE).context("resource")?;
+            ensure!(text(found, "service.name") == Some("synfin"), "service.name is not synfin");
+            ensure!(text(found, "service.version").is_some(), "the resource has no service.version");
+            ensure!(self.resource.is_empty() || self.resource == *found, "the resource was another before");
+            self.resource.clone_from(found);
         }
-        ensure!(self.resource.is_empty() || self.resource == *found, "the resource was another before");
-        self.resource.clone_from(found);
-        Ok(())
+        let number = self.resources.iter().position(|known| known == found).unwrap_or_else(|| {
+            self.resources.push(found.clone());
+            self.resources.len() - 1
+        });
+        ensure!(seen.insert(number), "a resource comes twice in one request: {found:?}");
+        Ok(number)
     }
 
     fn traces(&mut self, message: &Bytes) -> Result<()> {
         let request: ExportTraceServiceRequest = strict("trace.v1.ExportTraceServiceRequest", message)?;
+        let mut seen = BTreeSet::new();
         for group in request.resource_spans {
-            self.resource(group.resource.as_ref())?;
+            let resource = self.resource(group.resource.as_ref(), &mut seen)?;
             schema_url(&group.schema_url)?;
             for group in group.scope_spans {
                 scope(group.scope.as_ref())?;
                 for span in group.spans {
                     spans::check(&span).with_context(|| format!("span {:?}", span.name))?;
-                    ensure!(self.span_ids.insert(span.span_id.clone()), "span id {:02x?} came twice", span.span_id);
+                    let before = self.span_ids.insert(span.span_id.clone(), resource);
+                    ensure!(before.is_none(), "span id {:02x?} came twice", span.span_id);
                     let end = text(&span.attributes, "network.connection.end").unwrap_or_default();
                     *self.ends.entry(end.to_owned()).or_default() += 1;
                     if !self.forget_spans {
@@ -132,8 +155,9 @@ impl Judge {
 
     fn metrics(&mut self, message: &Bytes) -> Result<()> {
         let request: ExportMetricsServiceRequest = strict("metrics.v1.ExportMetricsServiceRequest", message)?;
+        let mut seen = BTreeSet::new();
         for group in request.resource_metrics {
-            self.resource(group.resource.as_ref())?;
+            self.resource(group.resource.as_ref(), &mut seen)?;
             schema_url(&group.schema_url)?;
             let mut names = BTreeSet::new();
             for group in group.scope_metrics {
@@ -149,8 +173,9 @@ impl Judge {
 
     fn log_records(&mut self, message: &Bytes) -> Result<()> {
         let request: ExportLogsServiceRequest = strict("logs.v1.ExportLogsServiceRequest", message)?;
+        let mut seen = BTreeSet::new();
         for group in request.resource_logs {
-            self.resource(group.resource.as_ref())?;
+            self.resource(group.resource.as_ref(), &mut seen)?;
             schema_url(&group.schema_url)?;
             for group in group.scope_logs {
                 scope(group.scope.as_ref())?;

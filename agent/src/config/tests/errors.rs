@@ -109,6 +109,7 @@ fn every_bad_value_names_field_value_origin_and_fix() {
         ),
         ("otlp: {timeout: 0s}", "otlp.timeout = 0s (file F): out of range; use 1ms to 10m"),
         ("otlp: {queue: 0}", "otlp.queue = 0 (file F): not a whole number from 1 to 4194304"),
+        ("otlp: {resources: pod}", "otlp.resources = pod (file F): neither owner nor host"),
         ("otlp: {service_name: ''}", "otlp.service_name =  (file F): empty; remove it or give a name"),
         (
             "otlp: {resource_attributes: [a]}",
@@ -124,7 +125,7 @@ fn unknown_keys_name_the_known_ones() {
     for (text, complaint) in [
         (
             "rings: {}",
-            "rings (file F): is unknown; known here: filter, probes, ring, ledger, census, summary, http, metrics, otlp",
+            "rings (file F): is unknown; known here: filter, probes, ring, ledger, census, owners, summary, http, metrics, otlp",
         ),
         ("ring: {siz: 1}", "ring.siz (file F): is unknown; known here: size, poll"),
         (
@@ -134,7 +135,7 @@ fn unknown_keys_name_the_known_ones() {
         ("ring: 8MiB", "ring (file F): is a section; put its fields below it: size, poll"),
         (
             "1: 2",
-            "1 (file F): is unknown; known here: filter, probes, ring, ledger, census, summary, http, metrics, otlp",
+            "1 (file F): is unknown; known here: filter, probes, ring, ledger, census, owners, summary, http, metrics, otlp",
         ),
     ] {
         assert_eq!(complaints(text), complaint);

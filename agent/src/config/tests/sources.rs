@@ -83,6 +83,9 @@ size = "64KiB"
 poll = "5ms"
 [ledger]
 max_connections = 1000
+[owners]
+pod_logs = "/host/pods"
+container_logs = "/host/containers"
 [summary]
 interval = "2s"
 [otlp]
@@ -93,6 +96,7 @@ queue = 10
 trace_sample_ratio = 0.25
 shutdown_timeout = "1s"
 service_name = "edge"
+resources = "host"
 resource_attributes = { "deployment.environment.name" = "test", replica = 3 }
 [otlp.metrics]
 endpoint = "https://metrics:4318/own/path"
@@ -108,6 +112,8 @@ fn toml_says_the_same() {
     assert_eq!(config.filter.netns[2], NetnsSpec::Inode(7));
     assert_eq!(config.ring, Ring { size: 65536, poll: Duration::from_millis(5) });
     assert_eq!(config.otlp.resource_attributes["replica"], "3");
+    assert_eq!(config.otlp.resources, Resources::Host);
+    assert_eq!(config.owners.pod_logs, std::path::Path::new("/host/pods"));
     assert_eq!(config.otlp.metrics_interval, Duration::from_secs(90));
 }
 

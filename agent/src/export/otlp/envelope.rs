@@ -1,4 +1,4 @@
-//! What stands around the metrics of a subject in a request: its resource and the scope.
+//! What stands around the items of one resource in a request: the resource and the scope.
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope as ScopeMessage;
@@ -8,53 +8,70 @@ use opentelemetry_sdk::Resource;
 use prost::Message as _;
 
 use super::protobuf::{Open, Room, Writer};
-use super::request::field;
-use crate::export::subject::Who;
 
-/// Encodes what is the same in all requests once.
+/// Numbers of the fields.
+mod field {
+    pub(super) const REQUEST_RESOURCES: u32 = 1;
+    pub(super) const RESOURCE: u32 = 1;
+    pub(super) const SCOPES: u32 = 2;
+    pub(super) const SCOPE: u32 = 1;
+    /// Of the resource as of the scope.
+    pub(super) const SCHEMA_URL: u32 = 3;
+}
+
+/// Number of the field in which a scope has its spans, metrics or log records.
+pub(super) const ITEMS: u32 = 2;
+
+/// A resource as bytes: the fields of a message `Resource`.
+pub(super) fn encoded(resource: &Resource) -> Vec<u8> {
+    let ResourceAttributesWithSchema { attributes, .. } = resource.into();
+    ResourceMessage { attributes: attributes.0, ..ResourceMessage::default() }.encode_to_vec()
+}
+
+/// What is the same around all items.
 #[derive(Debug)]
 pub(super) struct Envelope {
-    resource: Resource,
+    resource_schema: String,
     scope: Vec<u8>,
     scope_schema: String,
-    /// Whether histograms have exponential buckets.
-    pub(super) is_exponential: bool,
 }
 
 impl Envelope {
-    /// Number of the field in which the items of a scope are.
-    pub(super) const ITEMS: u32 = field::ITEMS;
-
-    /// In the name of the host's `resource`.
-    pub(super) fn new(resource: Resource, scope: &InstrumentationScope, is_exponential: bool) -> Self {
+    /// Encodes it. The schema of `resource` is that of all resources: their names come from the same conventions.
+    pub(super) fn new(resource: &Resource, scope: &InstrumentationScope) -> Self {
         Self {
-            resource,
+            resource_schema: resource.schema_url().unwrap_or_default().to_owned(),
             scope: ScopeMessage::from((scope, None)).encode_to_vec(),
             scope_schema: scope.schema_url().unwrap_or_default().to_owned(),
-            is_exponential,
         }
     }
 
-    /// Begins the items of a subject; [`Envelope::end`] ends them.
-    pub(super) fn begin(&self, to: &mut Writer, who: &Who) -> [Open; 2] {
-        let resource = match who {
-            Who::Host | Who::Overflow => self.resource.clone(),
-            Who::Owner(identity) => crate::export::resource::of_owner(&self.resource, identity),
-        };
-        let ResourceAttributesWithSchema { attributes, schema_url } = (&resource).into();
-        let resource = ResourceMessage { attributes: attributes.0, ..ResourceMessage::default() };
+    /// Begins the items of a resource, which [`encoded`] made; [`Envelope::end`] ends them.
+    pub(super) fn begin(&self, resource: &[u8], to: &mut Writer) -> [Open; 2] {
         let outer = to.open(field::REQUEST_RESOURCES, Room::Large);
-        to.bytes(field::RESOURCE, &resource.encode_to_vec());
-        to.bytes(field::SCHEMA_URL, schema_url.unwrap_or_default().as_bytes());
+        to.bytes(field::RESOURCE, resource);
+        to.bytes(field::SCHEMA_URL, self.resource_schema.as_bytes());
         let inner = to.open(field::SCOPES, Room::Large);
         to.bytes(field::SCOPE, &self.scope);
         to.bytes(field::SCHEMA_URL, self.scope_schema.as_bytes());
         [outer, inner]
     }
 
-    /// Ends the items of a subject.
+    /// Ends the items of a resource.
     pub(super) fn end(to: &mut Writer, [outer, inner]: [Open; 2]) {
         to.seal(inner);
         to.seal(outer);
+    }
+
+    /// Writes a resource with what `write` writes into its one scope.
+    pub(super) fn write(&self, resource: &[u8], to: &mut Writer, write: impl FnOnce(&mut Writer)) {
+        let open = self.begin(resource, to);
+        write(to);
+        Self::end(to, open);
+    }
+
+    /// Bytes that it takes at most, beside the resource: six tags, and lengths of four bytes.
+    pub(super) const fn length(&self) -> usize {
+        self.resource_schema.len() + self.scope.len() + self.scope_schema.len() + 6 * 5
     }
 }

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::envelope::Envelope;
 use super::link::Link;
 use super::source::Source;
 use super::transport::Transport;
@@ -16,8 +15,10 @@ use crate::export::series::{Series, Temporality, Usage};
 use crate::priority;
 
 mod encode;
+mod names;
 
 use encode::{Encoder, Filled};
+pub(super) use names::Names;
 
 /// Pause between two attempts at the end of the agent, after which there is no next export.
 const LAST_PAUSE: Duration = Duration::from_millis(200);
@@ -115,6 +116,8 @@ pub(super) struct Manner {
     pub(super) budget: usize,
     /// Totals or differences.
     pub(super) temporality: Temporality,
+    /// Whether histograms have exponential buckets.
+    pub(super) is_exponential: bool,
 }
 
 /// Exports that have not begun.
@@ -124,10 +127,10 @@ pub(super) struct Prepared {
 
 impl Metrics {
     /// Makes ready what the thread needs.
-    pub(super) fn prepare(transport: Transport, link: Link, envelope: Envelope, manner: Manner) -> Prepared {
+    pub(super) fn prepare(transport: Transport, link: Link, names: Names, manner: Manner) -> Prepared {
         let series = Series::new(manner.budget, manner.temporality);
         let (link, shared) = (Arc::new(link), Arc::default());
-        Prepared { exporter: Exporter { transport, link, shared, envelope, manner, series } }
+        Prepared { exporter: Exporter { transport, link, shared, names, manner, series } }
     }
 
     /// Exports a last time, after [`Link::end`]. Whether that arrived within the time, or the last error.
@@ -193,7 +196,7 @@ struct Exporter {
     transport: Transport,
     link: Arc<Link>,
     shared: Arc<Shared>,
-    envelope: Envelope,
+    names: Names,
     manner: Manner,
     series: Series,
 }
@@ -232,7 +235,7 @@ impl Exporter {
     /// Tells everything of this moment. Requests that do not arrive keep none of the others back.
     fn export(&mut self, source: &Source) -> Result<(), Failure> {
         let snapshot = source.take();
-        let mut encoder = Encoder::new(&self.envelope, self.manner.temporality, snapshot.unix_ns);
+        let mut encoder = Encoder::new(&self.names, self.manner, snapshot.unix_ns);
         self.series.collect(&snapshot, &mut encoder);
         let books = &self.shared.books;
         *books.series.lock().unwrap_or_else(PoisonError::into_inner) = self.series.usage();

@@ -25,11 +25,13 @@ use crate::status::Export;
 
 mod changes;
 mod envelope;
+mod groups;
 pub mod ids;
 mod line;
 mod link;
 pub mod logs;
 mod metrics;
+mod owned;
 mod packed;
 mod protobuf;
 pub mod queue;
@@ -42,16 +44,16 @@ mod transport;
 mod words;
 mod worker;
 
-use envelope::Envelope;
 use ids::{Ids, Sampler};
 use link::Link;
 use logs::Logs;
 pub use metrics::Points;
-use metrics::{Manner, Metrics};
+use metrics::{Manner, Metrics, Names};
+use owned::Owned;
 use queue::Counts;
 use request::Requests;
 use sender::Sender;
-pub use source::{Lookup, Source};
+pub use source::Source;
 use span::Ended;
 use traces::Traces;
 use transport::{Builder, method};
@@ -317,7 +319,8 @@ impl Start<'_> {
     fn traces(&self, signal: &Signal) -> Result<Traces, OtlpError> {
         let sender = self.sender("traces", signal, method::TRACES)?;
         let link = Link::new("traces", &signal.endpoint, signal.protocol);
-        Ok(Traces::start(sender, link, self.settings.queue, self.settings.trace_sample_ratio)?)
+        let owners = self.source.owners().map(Owned::new);
+        Ok(Traces::start(sender, link, owners, self.settings.queue, self.settings.trace_sample_ratio)?)
     }
 
     fn logs(&self, signal: &Signal) -> Result<Logs, OtlpError> {
@@ -342,13 +345,13 @@ impl Start<'_> {
             interval: self.settings.metrics_interval,
             budget: self.series,
             temporality: temporality(self.settings.metrics_temporality),
+            is_exponential: self.settings.metrics_histograms == Histograms::Exponential,
         };
-        let is_exponential = self.settings.metrics_histograms == Histograms::Exponential;
-        let envelope = Envelope::new(self.resource.clone(), &self.scope, is_exponential);
+        let names = Names::new(&self.resource, self.source.owners(), &self.scope);
         let link = Link::new("metrics", &signal.endpoint, signal.protocol);
         let kinds = ["otlp_grpc_metric_exporter", "otlp_http_metric_exporter", "otlp_http_json_metric_exporter"];
         let exporter = component(Some(signal), kinds);
-        let metrics = Metrics::prepare(transport, link, envelope, manner);
+        let metrics = Metrics::prepare(transport, link, names, manner);
         // Its own books are among what it tells.
         let source = source.with_points(metrics.points(), exporter);
         let metrics = metrics.start(source.clone())?;

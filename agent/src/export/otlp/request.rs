@@ -1,35 +1,23 @@
 //! Requests as bytes: what is the same in each of them, then as many items as fit.
 //!
-//! A request for spans and one for log records have the same shape (`ResourceSpans` and `ResourceLogs`, `ScopeSpans` and
-//! `ScopeLogs`), with the same numbers of fields, so that one envelope is right for both.
+//! Requests for spans, metrics and log records have the same shape (`ResourceSpans`, `ResourceMetrics` and `ResourceLogs`; `ScopeSpans`,
+//! `ScopeMetrics` and `ScopeLogs`), with the same numbers of fields, so that one envelope is right for all. A request has each
+//! resource once.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use opentelemetry::InstrumentationScope;
-use opentelemetry_proto::tonic::common::v1::InstrumentationScope as ScopeMessage;
-use opentelemetry_proto::tonic::resource::v1::Resource as ResourceMessage;
-use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_sdk::Resource;
-use prost::Message as _;
 
+use super::envelope::{Envelope, ITEMS, encoded};
+use super::groups::Groups;
 use super::protobuf::{Room, Writer};
 
 /// A request is no longer than this, unless a single item is. Far below the 4 MiB that gRPC's receivers take by default,
 /// and far above where the cost of a request matters.
-const LONGEST: usize = 1 << 20;
+pub(super) const LONGEST: usize = 1 << 20;
 
 /// gRPC puts before a message whether it is compressed (one byte) and how long it is (four).
 pub(super) const FRAME: usize = 5;
-
-/// Numbers of the fields.
-pub(super) mod field {
-    pub(in crate::export::otlp) const REQUEST_RESOURCES: u32 = 1;
-    pub(in crate::export::otlp) const RESOURCE: u32 = 1;
-    pub(in crate::export::otlp) const SCOPES: u32 = 2;
-    pub(in crate::export::otlp) const SCOPE: u32 = 1;
-    pub(in crate::export::otlp) const ITEMS: u32 = 2;
-    /// Of the resource as of the scope.
-    pub(in crate::export::otlp) const SCHEMA_URL: u32 = 3;
-}
 
 /// A request ready to be sent, with gRPC's frame before it: so one buffer serves both protocols.
 #[derive(Clone, Debug)]
@@ -61,13 +49,13 @@ pub(super) fn frame(compressed: bool, length: usize) -> [u8; FRAME] {
     [compressed.into(), a, b, c, d]
 }
 
-/// Makes requests of one resource and one scope. The buffer of one request is used again for the next.
+/// Makes requests of one scope. The buffer of one request is used again for the next.
 #[derive(Debug)]
 pub(super) struct Requests {
+    envelope: Envelope,
+    /// The agent's.
     resource: Vec<u8>,
-    resource_schema: String,
-    scope: Vec<u8>,
-    scope_schema: String,
+    groups: Groups,
     writer: Writer,
     /// Size of the largest request so far.
     largest: usize,
@@ -76,50 +64,79 @@ pub(super) struct Requests {
 impl Requests {
     /// Encodes what is the same in all requests.
     pub(super) fn new(resource: &Resource, scope: &InstrumentationScope) -> Self {
-        let ResourceAttributesWithSchema { attributes, schema_url } = resource.into();
-        Self {
-            resource: ResourceMessage { attributes: attributes.0, ..ResourceMessage::default() }.encode_to_vec(),
-            resource_schema: schema_url.unwrap_or_default(),
-            scope: ScopeMessage::from((scope, None)).encode_to_vec(),
-            scope_schema: scope.schema_url().unwrap_or_default().to_owned(),
-            writer: Writer::default(),
-            largest: 0,
-        }
+        let envelope = Envelope::new(resource, scope);
+        let groups = Groups::new(envelope.length());
+        Self { envelope, resource: encoded(resource), groups, writer: Writer::default(), largest: 0 }
     }
 
     /// A request of the first of `items`, and how many these are: as many as fit, at least one. `encode` writes the
-    /// fields of one of them.
+    /// fields of one of them. All are the agent's.
     pub(super) fn encode<T>(
         &mut self,
         items: impl IntoIterator<Item = T>,
+        encode: impl FnMut(T, &mut Writer),
+    ) -> (Request, usize) {
+        self.encode_grouped(items, |_, _| None, encode)
+    }
+
+    /// The same with several resources: `group` says in which group an item is, None for the agent's. They are the first of `items`
+    /// all the same, whatever their groups are.
+    pub(super) fn encode_grouped<T>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        mut group: impl FnMut(&T, &mut Groups) -> Option<usize>,
         mut encode: impl FnMut(T, &mut Writer),
     ) -> (Request, usize) {
-        let Self { resource, resource_schema, scope, scope_schema, writer, largest } = self;
-        // Takes back the memory of the last request, which has been sent (or given up) and dropped.
-        writer.buffer.reserve(*largest);
-        writer.buffer.put_bytes(0, FRAME);
-        let mut taken = 0;
-        writer.message(field::REQUEST_RESOURCES, Room::Large, |to| {
-            to.bytes(field::RESOURCE, resource);
-            to.bytes(field::SCHEMA_URL, resource_schema.as_bytes());
-            to.message(field::SCOPES, Room::Large, |to| {
-                to.bytes(field::SCOPE, scope);
-                to.bytes(field::SCHEMA_URL, scope_schema.as_bytes());
-                for item in items {
-                    let before = to.buffer.len();
-                    to.message(field::ITEMS, Room::Middle, |to| encode(item, to));
-                    if to.buffer.len() > LONGEST && taken > 0 {
-                        to.buffer.truncate(before);
-                        break;
-                    }
-                    taken += 1;
+        self.begin();
+        let Self { envelope, resource, groups, writer, .. } = self;
+        groups.clear();
+        let (mut taken, mut of_agent) = (0, 0);
+        // The agent's go where they belong at once, the others beside, until it is known how many there are of each.
+        envelope.write(resource, writer, |to| {
+            for item in items {
+                let group = group(&item, groups);
+                let others = to.buffer.len() + groups.bytes();
+                let to = group.map_or(&mut *to, |group| groups.writer(group));
+                let before = to.buffer.len();
+                to.message(ITEMS, Room::Middle, |to| encode(item, to));
+                let length = to.buffer.len() - before;
+                if others + length > LONGEST && taken > 0 {
+                    to.buffer.truncate(before);
+                    break;
                 }
-            });
+                match group {
+                    Some(_) => groups.add(length),
+                    None => of_agent += 1,
+                }
+                taken += 1;
+            }
         });
-        let length = writer.buffer.len() - FRAME;
-        writer.buffer[..FRAME].copy_from_slice(&frame(false, length));
-        *largest = (*largest).max(writer.buffer.len());
-        (Request(writer.buffer.split().freeze()), taken)
+        if of_agent == 0 {
+            writer.buffer.truncate(FRAME);
+        }
+        for (resource, items) in groups.filled() {
+            envelope.write(resource, writer, |to| to.fields(items));
+        }
+        (self.finish(), taken)
+    }
+
+    #[cfg(test)]
+    pub(super) const fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    fn begin(&mut self) {
+        // Takes back the memory of the last request, which has been sent (or given up) and dropped.
+        self.writer.buffer.reserve(self.largest);
+        self.writer.buffer.put_bytes(0, FRAME);
+    }
+
+    fn finish(&mut self) -> Request {
+        let buffer = &mut self.writer.buffer;
+        let length = buffer.len() - FRAME;
+        buffer[..FRAME].copy_from_slice(&frame(false, length));
+        self.largest = self.largest.max(buffer.len());
+        Request(buffer.split().freeze())
     }
 }
 
@@ -127,6 +144,7 @@ impl Requests {
 mod tests {
     use opentelemetry::KeyValue;
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use prost::Message as _;
 
     use super::*;
 

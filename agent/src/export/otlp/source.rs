@@ -8,12 +8,10 @@ use super::metrics;
 use super::traces::Traces;
 use crate::clock::Clock;
 use crate::export::readings::{Line, Snapshot};
+use crate::export::resource::Owners;
 use crate::export::subject::Subjects;
 use crate::owner::directory::Known;
 use crate::status::Board;
-
-/// Says what a cgroup is.
-pub type Lookup = Arc<dyn Fn(u64) -> Known + Send + Sync>;
 
 /// Reads what became of data points.
 type Books = Arc<dyn Fn() -> metrics::Points + Send + Sync>;
@@ -23,7 +21,8 @@ type Books = Arc<dyn Fn() -> metrics::Points + Send + Sync>;
 pub struct Source {
     board: Arc<Board>,
     clock: Arc<Clock>,
-    lookup: Lookup,
+    /// None where everything is the host's.
+    owners: Option<Owners>,
     /// None before the first snapshot.
     subjects: Arc<Mutex<Option<Subjects>>>,
     /// With the name of the exporter in self-metrics.
@@ -39,9 +38,9 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    /// Of an agent that exports nothing by OTLP.
-    pub fn new(board: Arc<Board>, clock: Arc<Clock>, lookup: Lookup) -> Self {
-        Self { board, clock, lookup, subjects: Arc::default(), spans: None, logs: None, points: None }
+    /// Of an agent that exports nothing by OTLP, whose connections belong to `owners`.
+    pub fn new(board: Arc<Board>, clock: Arc<Clock>, owners: Option<Owners>) -> Self {
+        Self { board, clock, owners, subjects: Arc::default(), spans: None, logs: None, points: None }
     }
 
     /// With these queues, and the names of their exporters.
@@ -66,6 +65,10 @@ impl Source {
         Arc::clone(&self.board)
     }
 
+    pub(super) fn owners(&self) -> Option<Owners> {
+        self.owners.clone()
+    }
+
     pub(super) fn clock(&self) -> Arc<Clock> {
         Arc::clone(&self.clock)
     }
@@ -78,11 +81,13 @@ impl Source {
         let offset = self.clock.offset();
         let began_ns = status.time_ns.saturating_sub(status.uptime.as_nanos() as u64);
         let subjects = subjects.get_or_insert_with(|| Subjects::new(offset.unix_ns(began_ns)));
-        let (unix_ns, subjects) = subjects.collect(&status, offset.unix_ns(status.time_ns), &*self.lookup);
+        let known = |cgroup| self.owners.as_ref().map_or(Known::Host, |owners| owners.directory.identity(cgroup));
+        let (unix_ns, subjects) = subjects.collect(&status, offset.unix_ns(status.time_ns), &known);
         Snapshot {
             status,
             subjects,
             unix_ns,
+            unresolved: self.owners.as_ref().map(|owners| owners.directory.unresolved()),
             spans: self.spans.as_ref().map(|(traces, exporter)| Line {
                 counts: traces.counts(),
                 processor: "batching_span_processor",

@@ -11,7 +11,6 @@ use super::receiver::{Receiver, http, signal};
 use super::*;
 use crate::export::resource::resource;
 use crate::health::{Probe, Verdict};
-use crate::owner::directory::Known;
 use crate::rung::Rung;
 use crate::status::{Board, Status};
 
@@ -21,7 +20,7 @@ fn start(settings: &Settings) -> Otlp {
 
 /// Of what is published on `board`.
 fn telling(settings: &Settings, board: Arc<Board>) -> Otlp {
-    let source = Source::new(board, Arc::default(), Arc::new(|_| Known::Host));
+    let source = Source::new(board, Arc::default(), None);
     Otlp::start(settings, &settings.credentials().unwrap(), resource(settings), source, 20_000).unwrap()
 }
 

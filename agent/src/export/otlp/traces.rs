@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ids::{Ids, Sampler, TraceStates};
 use super::link::Link;
+use super::owned::Owned;
 use super::packed::Packed;
+use super::protobuf::Writer;
 use super::queue::{Batch, Bounds, Counts, Queue};
 use super::sender::Sender;
 use super::span::{Ended, SpanFields, describe};
@@ -31,12 +33,19 @@ pub(super) struct Traces {
 
 impl Traces {
     /// Starts the worker.
-    pub(super) fn start(sender: Sender, link: Link, queue: usize, ratio: f64) -> io::Result<Self> {
+    pub(super) fn start(
+        sender: Sender,
+        link: Link,
+        owners: Option<Owned>,
+        queue: usize,
+        ratio: f64,
+    ) -> io::Result<Self> {
         let bounds = Bounds { items: queue, bytes: queue.saturating_mul(BYTES), batch: BATCH };
         let queue = Arc::new(Queue::new(bounds));
         let link = Arc::new(link);
         let sampler = Sampler::new(ratio);
-        spawn("otlp-spans", Arc::clone(&queue), Arc::clone(&link), Spans { sender, states: sampler.trace_states() })?;
+        let spans = Spans { sender, owners, states: sampler.trace_states() };
+        spawn("otlp-spans", Arc::clone(&queue), Arc::clone(&link), spans)?;
         Ok(Self { queue, link, sampler, sampled_out: AtomicU64::new(0) })
     }
 
@@ -67,6 +76,8 @@ impl Traces {
 /// Encodes and sends.
 struct Spans {
     sender: Sender,
+    /// None: all are told in the agent's name.
+    owners: Option<Owned>,
     states: TraceStates,
 }
 
@@ -76,6 +87,14 @@ impl Outlet for Spans {
     fn send(&mut self, batch: &Batch<Packed>) -> Sent {
         let status = self.sender.board.latest();
         let spans = batch.lines().into_iter().flat_map(Packed::iter);
-        self.sender.send(spans, |ended, to| describe(&ended, &self.states, &status, &mut SpanFields(to)))
+        let Self { sender, owners, states } = self;
+        let encode = |ended: Ended, to: &mut Writer| describe(&ended, states, &status, &mut SpanFields(to));
+        match owners {
+            Some(owners) => {
+                owners.begin();
+                sender.send_grouped(spans, |ended, groups| owners.group(ended.connection.cgroup, groups), encode)
+            }
+            None => sender.send(spans, encode),
+        }
     }
 }

@@ -4,14 +4,16 @@ use std::mem;
 
 use bytes::BytesMut;
 
-use super::super::envelope::Envelope;
+use super::super::envelope::{Envelope, ITEMS};
 use super::super::protobuf::{Open, Room, Writer};
 use super::super::request::Request;
 use super::super::span::attribute;
+use super::Manner;
+use super::names::Names;
 use crate::distribution::{Example, Exponential, Histogram};
 use crate::export::attribute::Attribute;
 use crate::export::catalogue::{Instrument, Metric};
-use crate::export::series::{Data, Point, Tell, Temporality};
+use crate::export::series::{Data, Point, Tell};
 use crate::export::subject::Subject;
 
 /// A request ends after the point with which it becomes longer. Far below the 4 MiB that gRPC's receivers take by default.
@@ -93,8 +95,8 @@ pub(in crate::export::otlp) struct Filled {
 /// Writes requests.
 #[derive(Debug)]
 pub(in crate::export::otlp) struct Encoder<'a> {
-    envelope: &'a Envelope,
-    temporality: Temporality,
+    names: &'a Names,
+    manner: Manner,
     unix_ns: u64,
     writer: Writer,
     /// What is begun and not ended, the outermost first: resource and scope, then metric and its data.
@@ -107,10 +109,10 @@ pub(in crate::export::otlp) struct Encoder<'a> {
 
 impl<'a> Encoder<'a> {
     /// Of points that are told at this moment.
-    pub(in crate::export::otlp) fn new(envelope: &'a Envelope, temporality: Temporality, unix_ns: u64) -> Self {
+    pub(in crate::export::otlp) fn new(names: &'a Names, manner: Manner, unix_ns: u64) -> Self {
         Self {
-            envelope,
-            temporality,
+            names,
+            manner,
             unix_ns,
             writer: Writer::default(),
             resource: None,
@@ -156,19 +158,19 @@ impl<'a> Encoder<'a> {
         if self.resource.is_none()
             && let Some(subject) = &self.subject
         {
-            self.resource = Some(self.envelope.begin(&mut self.writer, &subject.who));
+            self.resource = Some(self.names.begin(&subject.who, &mut self.writer));
         }
         let to = &mut self.writer;
-        let outer = to.open(Envelope::ITEMS, Room::Middle);
+        let outer = to.open(ITEMS, Room::Middle);
         to.bytes(fields::NAME, metric.name.as_bytes());
         to.bytes(fields::DESCRIPTION, metric.description.as_bytes());
         to.bytes(fields::UNIT, metric.unit.as_bytes());
-        let delta = self.temporality.is_delta(metric.instrument);
+        let delta = self.manner.temporality.is_delta(metric.instrument);
         let temporality = if delta { DELTA } else { CUMULATIVE };
         let kind = match metric.instrument {
             Instrument::Counter(_) | Instrument::CounterFloat(_) | Instrument::UpDownCounter(_) => fields::SUM,
             Instrument::Gauge(_) => fields::GAUGE,
-            Instrument::Histogram(..) if self.envelope.is_exponential => fields::EXPONENTIAL_HISTOGRAM,
+            Instrument::Histogram(..) if self.manner.is_exponential => fields::EXPONENTIAL_HISTOGRAM,
             Instrument::Histogram(..) => fields::HISTOGRAM,
         };
         let data = to.open(kind, Room::Middle);
@@ -201,7 +203,7 @@ impl Tell for Encoder<'_> {
             self.begin_metric(metric);
         }
         self.points += 1;
-        let (to, unix_ns, is_exponential) = (&mut self.writer, self.unix_ns, self.envelope.is_exponential);
+        let (to, unix_ns, is_exponential) = (&mut self.writer, self.unix_ns, self.manner.is_exponential);
         to.message(field::points::DATA_POINTS, Room::Middle, |to| match (point.data, metric.instrument) {
             (Data::Integer(value), _) => {
                 number(to, point, unix_ns, |to| to.fixed64(field::number::AS_INT, value.cast_unsigned()));

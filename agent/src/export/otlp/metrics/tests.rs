@@ -1,7 +1,6 @@
 #![expect(clippy::float_cmp, reason = "whole numbers that pass through f64 unchanged")]
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::RwLock;
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry::KeyValue;
@@ -25,11 +24,12 @@ use crate::distribution::{Distributions, Place, Shape};
 use crate::event::State;
 use crate::export::catalogue::{CATALOGUE, Metric};
 use crate::export::readings::Snapshot;
+use crate::export::resource::Owners;
 use crate::export::subject::Subjects;
 use crate::export::tests::{BEGAN, full, snapshot};
 use crate::ledger::{Counts, End};
 use crate::owner::directory::Known;
-use crate::owner::identity::Identity;
+use crate::owner::{Directory, Identity, Logs};
 use crate::status::{Board, Status};
 
 const SECOND: u64 = 1_000_000_000;
@@ -107,26 +107,29 @@ fn points(metric: &Message) -> Vec<(String, Told)> {
     }
 }
 
-fn envelope(is_exponential: bool) -> Envelope {
+fn names() -> Names {
     let resource = Resource::builder_empty().with_attribute(KeyValue::new("service.name", "synfin")).build();
-    Envelope::new(resource, &InstrumentationScope::builder("synfin").build(), is_exponential)
+    let directory =
+        Directory::start(Logs { pods: "/nowhere".into(), containers: "/nowhere".into() }).expect("a thread");
+    let owners = Owners::new(directory, &resource);
+    Names::new(&resource, Some(owners), &InstrumentationScope::builder("synfin").build())
 }
 
 /// A reader, from one export to the next.
 struct Reader {
     series: Series,
-    temporality: Temporality,
-    is_exponential: bool,
+    names: Names,
+    manner: Manner,
 }
 
 impl Reader {
     fn new(budget: usize, temporality: Temporality) -> Self {
-        Self { series: Series::new(budget, temporality), temporality, is_exponential: false }
+        let manner = Manner { interval: Duration::from_secs(10), budget, temporality, is_exponential: false };
+        Self { series: Series::new(budget, temporality), names: names(), manner }
     }
 
     fn requests(&mut self, snapshot: &Snapshot) -> Vec<ExportMetricsServiceRequest> {
-        let envelope = envelope(self.is_exponential);
-        let mut encoder = Encoder::new(&envelope, self.temporality, snapshot.unix_ns);
+        let mut encoder = Encoder::new(&self.names, self.manner, snapshot.unix_ns);
         self.series.collect(snapshot, &mut encoder);
         let decoded = encoder.finish().into_iter().map(|filled| {
             let message = filled.request.message();
@@ -289,7 +292,8 @@ fn each_metric_says_what_it_is() {
 fn distributions_take_what_was_measured_with_examples() {
     for is_exponential in [false, true] {
         let shape = if is_exponential { Shape::Exponential } else { Shape::Explicit };
-        let mut reader = Reader { is_exponential, ..Reader::new(20_000, Temporality::Cumulative) };
+        let mut reader = Reader::new(20_000, Temporality::Cumulative);
+        reader.manner.is_exponential = is_exponential;
         let status = Status { times: measured(shape).share(), peers: Arc::default(), ..full() };
         let read = reader.read(&snapshot(status));
         let count = |metric: &str, attributes: &str| host(&read, metric, attributes).map(|told| told.value);
@@ -362,25 +366,26 @@ struct Stage {
     subjects: Subjects,
     now: u64,
     /// What 99 turns out to be.
-    found: Arc<RwLock<Option<&'static str>>>,
+    found: Option<u64>,
 }
 
-fn pod(name: &str) -> Known {
-    Known::Of(Arc::new(Identity(vec![("k8s.pod.uid", name.to_owned())])))
+/// The pod of this number.
+fn pod(number: u64) -> Known {
+    Known::Of(Arc::new(Identity::of(&format!("/kubepods/pod{number:032x}")).expect("a pod")))
 }
 
 impl Stage {
     fn new() -> Self {
-        Self { subjects: Subjects::new(BEGAN), now: BEGAN, found: Arc::default() }
+        Self { subjects: Subjects::new(BEGAN), now: BEGAN, found: None }
     }
 
     fn take(&mut self, status: Status) -> Snapshot {
         self.now += 10 * SECOND;
-        let found = *self.found.read().unwrap();
+        let found = self.found;
         let known = |cgroup: u64| match (cgroup, found) {
             (99, None) => Known::Pending,
-            (99, Some(name)) => pod(name),
-            (cgroup @ 10.., _) => pod(&(cgroup / 10).to_string()),
+            (99, Some(number)) => pod(number),
+            (cgroup @ 10.., _) => pod(cgroup / 10),
             _ => Known::Host,
         };
         let (unix_ns, subjects) = self.subjects.collect(&status, self.now, &known);
@@ -388,8 +393,8 @@ impl Stage {
     }
 }
 
-fn of_pod<'a>(read: &'a Read, name: &str, metric: &str) -> Vec<&'a Told> {
-    let own = format!("k8s.pod.uid={name}");
+fn of_pod<'a>(read: &'a Read, number: u64, metric: &str) -> Vec<&'a Told> {
+    let own = format!("k8s.pod.uid={number:032x}");
     let mine =
         read.iter().filter(|((resource, told, _), _)| resource.split(',').any(|pair| pair == own) && told == metric);
     mine.map(|(_, told)| told).collect()
@@ -402,25 +407,25 @@ fn each_owner_has_its_resource_and_sums_are_exact() {
     // Cgroups 11 and 12 are one pod; 99 is not known yet.
     let read = told(&mut stage, &[(0, 1, 5), (3, 2, 2), (11, 3, 10), (12, 4, 20), (25, 5, 1), (99, 6, 7)]);
     assert_eq!(host(&read, OPENED, "network.tcp.handshake.role=client").map(|told| told.value), Some(7.0));
-    assert_eq!(of_pod(&read, "1", OPENED)[0].value, 30.0);
-    assert_eq!(of_pod(&read, "1", OPENED).len(), 1, "nothing is told of what an owner never did");
-    assert_eq!(of_pod(&read, "2", OPENED)[0].value, 1.0);
+    assert_eq!(of_pod(&read, 1, OPENED)[0].value, 30.0);
+    assert_eq!(of_pod(&read, 1, OPENED).len(), 1, "nothing is told of what an owner never did");
+    assert_eq!(of_pod(&read, 2, OPENED)[0].value, 1.0);
     assert_eq!(sum(&read, OPENED), 38.0, "all but what is not known yet");
     let resources: BTreeSet<&str> = read.keys().map(|(resource, _, _)| resource.as_str()).collect();
     assert_eq!(resources.len(), 3);
 
-    *stage.found.write().unwrap() = Some("late");
+    stage.found = Some(777);
     // 12 has gone, and what it did has not.
     let read = told(&mut stage, &[(0, 1, 5), (3, 2, 2), (11, 3, 11), (25, 5, 1), (99, 6, 9)]);
-    assert_eq!(of_pod(&read, "1", OPENED)[0].value, 31.0);
-    let late = of_pod(&read, "late", OPENED)[0];
+    assert_eq!(of_pod(&read, 1, OPENED)[0].value, 31.0);
+    let late = of_pod(&read, 777, OPENED)[0];
     assert_eq!((late.value, late.since), (9.0, BEGAN), "it may have counted since before the last export");
 
     // 25 has gone, and with it all of its owner; the row that comes back counts from zero.
     let read = told(&mut stage, &[(0, 1, 5), (3, 2, 2), (11, 3, 11), (99, 6, 9)]);
-    assert!(of_pod(&read, "2", OPENED).is_empty());
+    assert!(of_pod(&read, 2, OPENED).is_empty());
     let read = told(&mut stage, &[(0, 1, 5), (3, 2, 2), (11, 3, 11), (25, 7, 4), (99, 6, 9)]);
-    let back = of_pod(&read, "2", OPENED)[0];
+    let back = of_pod(&read, 2, OPENED)[0];
     assert_eq!((back.value, back.since), (4.0, BEGAN + 30 * SECOND));
 }
 
@@ -526,7 +531,7 @@ fn many_points_take_several_requests_and_each_comes_once() {
 #[test]
 fn one_export_shows_one_moment_and_the_next_a_new_one() {
     let board = Arc::new(Board::default());
-    let source = Source::new(Arc::clone(&board), Arc::new(Clock::default()), Arc::new(|_| Known::Host));
+    let source = Source::new(Arc::clone(&board), Arc::new(Clock::default()), None);
     let mut reader = Reader::new(20_000, Temporality::Cumulative);
     for count in [1, 2] {
         board.publish(opened(&[(0, 1, count)]));

@@ -1,0 +1,78 @@
+//! In which group of a request the spans of a cgroup go.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::envelope::encoded;
+use super::groups::Groups;
+use crate::export::resource::Owners;
+use crate::owner::Identity;
+
+/// Encoded resources that are kept: half a KiB each.
+const KEPT: usize = 4_096;
+
+/// The owners of spans.
+#[derive(Debug)]
+pub(super) struct Owned {
+    owners: Owners,
+    /// Resources as bytes.
+    encoded: HashMap<Arc<Identity>, Arc<[u8]>>,
+    /// Groups of this request, None for the agent's.
+    by_cgroup: HashMap<u64, Option<usize>>,
+    by_identity: HashMap<Arc<Identity>, usize>,
+    /// Spans of one cgroup often follow each other.
+    last: (u64, Option<usize>),
+}
+
+impl Owned {
+    pub(super) fn new(owners: Owners) -> Self {
+        let (encoded, by_cgroup, by_identity) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { owners, encoded, by_cgroup, by_identity, last: (0, None) }
+    }
+
+    /// Begins another request.
+    pub(super) fn begin(&mut self) {
+        self.by_cgroup.clear();
+        self.by_identity.clear();
+        self.last = (0, None);
+    }
+
+    /// The group of a cgroup's owner, None for the agent's. A cgroup that was never looked up is so now.
+    pub(super) fn group(&mut self, cgroup: u64, groups: &mut Groups) -> Option<usize> {
+        if self.last.0 != cgroup {
+            let group = match self.by_cgroup.get(&cgroup) {
+                Some(group) => *group,
+                None => self.group_of(cgroup, groups),
+            };
+            self.last = (cgroup, group);
+        }
+        self.last.1
+    }
+
+    fn group_of(&mut self, cgroup: u64, groups: &mut Groups) -> Option<usize> {
+        let identity = self.owners.directory.resolve(cgroup);
+        let group = identity.map(|identity| match self.by_identity.get(&identity) {
+            Some(group) => *group,
+            None => {
+                let group = groups.open(self.resource_of(&identity));
+                self.by_identity.insert(identity, group);
+                group
+            }
+        });
+        self.by_cgroup.insert(cgroup, group);
+        group
+    }
+
+    fn resource_of(&mut self, identity: &Arc<Identity>) -> Arc<[u8]> {
+        if let Some(resource) = self.encoded.get(identity) {
+            return Arc::clone(resource);
+        }
+        if self.encoded.len() >= KEPT {
+            self.encoded.clear();
+        }
+        let resource: Arc<[u8]> = encoded(&self.owners.resource_of(identity)).into();
+        self.encoded.insert(Arc::clone(identity), Arc::clone(&resource));
+        resource
+    }
+}
