@@ -121,6 +121,9 @@ pub(super) fn build(read: &mut Reader<'_>, warnings: &mut Vec<String>) -> Otlp {
             duration(s, &(millis(100)..=Duration::from_hours(1)))
         }),
         queue: read.field("otlp.queue", default.queue, |s| one(s, number(1..=4 << 20))),
+        max_age: read.field("otlp.max_age", default.max_age, |s| {
+            duration(s, &(Duration::from_secs(1)..=Duration::from_hours(24 * 7)))
+        }),
         trace_sample_ratio: read.field("otlp.trace_sample_ratio", default.trace_sample_ratio, |s| one(s, ratio)),
         shutdown_timeout: read.field("otlp.shutdown_timeout", default.shutdown_timeout, |s| {
             duration(s, &(millis(1)..=Duration::from_mins(10)))

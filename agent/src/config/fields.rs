@@ -45,6 +45,7 @@ pub(super) const FIELDS: &[Field] = &[
     field("otlp.client_key", "OTEL_EXPORTER_OTLP_CLIENT_KEY"),
     field("otlp.metrics_interval", "OTEL_METRIC_EXPORT_INTERVAL"),
     field("otlp.queue", "SYNFIN_OTLP_QUEUE"),
+    field("otlp.max_age", "SYNFIN_OTLP_MAX_AGE"),
     field("otlp.trace_sample_ratio", "SYNFIN_OTLP_TRACE_SAMPLE_RATIO"),
     field("otlp.shutdown_timeout", "SYNFIN_OTLP_SHUTDOWN_TIMEOUT"),
     field("otlp.service_name", "OTEL_SERVICE_NAME"),

@@ -21,6 +21,8 @@ pub struct Otlp {
     pub metrics_interval: Duration,
     /// Ended connections that may wait for export, with 128 bytes of memory for each; beyond it they are dropped and counted.
     pub queue: usize,
+    /// How long a span or a log record may wait for export; what is older is dropped and counted.
+    pub max_age: Duration,
     /// Share of ended connections that become spans, 0 to 1.
     pub trace_sample_ratio: f64,
     /// Longest wait for the last exports at the end.
@@ -124,6 +126,7 @@ impl Default for Otlp {
             logs: None,
             metrics_interval: Duration::from_secs(10),
             queue: 131_072,
+            max_age: Duration::from_hours(1),
             trace_sample_ratio: 1.0,
             shutdown_timeout: Duration::from_secs(5),
             service_name: "synfin".to_owned(),

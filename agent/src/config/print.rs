@@ -64,6 +64,7 @@ fn otlp_section(otlp: &Otlp) -> Value {
     let Otlp {
         metrics_interval,
         queue,
+        max_age,
         trace_sample_ratio,
         shutdown_timeout,
         service_name,
@@ -78,6 +79,7 @@ fn otlp_section(otlp: &Otlp) -> Value {
     fields.extend([
         ("metrics_interval", format_duration(*metrics_interval).into()),
         ("queue", (*queue).into()),
+        ("max_age", format_duration(*max_age).into()),
         ("trace_sample_ratio", (*trace_sample_ratio).into()),
         ("shutdown_timeout", format_duration(*shutdown_timeout).into()),
         ("service_name", service_name.as_str().into()),

@@ -247,6 +247,7 @@ fn processed(line: Option<Line>, point: &mut Points<'_, u64>) {
     if let Some(Line { counts, processor, .. }) = line {
         point(counts.exported + counts.rejected, &[component(processor)]);
         point(counts.queue_full, &[component(processor), pair("error.type", "queue_full")]);
+        point(counts.expired, &[component(processor), pair("error.type", "expired")]);
         point(counts.shutdown, &[component(processor), pair("error.type", "shutdown")]);
     }
 }

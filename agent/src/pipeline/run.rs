@@ -208,8 +208,8 @@ fn report_export(report: &Report) {
         if dropped == 0 {
             tracing::info!(exported, "export of {what} ended");
         } else {
-            let Counts { queue_full, rejected, shutdown, .. } = counts;
-            tracing::warn!(exported, dropped, queue_full, rejected, shutdown, "not all {what} arrived");
+            let Counts { queue_full, rejected, expired, shutdown, .. } = counts;
+            tracing::warn!(exported, dropped, queue_full, rejected, expired, shutdown, "not all {what} arrived");
         }
     }
     if let Some(Err(why)) = &report.metrics {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry::Key;
@@ -19,7 +20,10 @@ use super::worker::{Outlet, Sent, spawn};
 use crate::clock::Clock;
 
 /// Records that wait at most: hours of the agent's events, which are rate-limited where they arise.
-const BOUNDS: Bounds = Bounds { items: 2_048, bytes: usize::MAX, batch: 512 };
+const ITEMS: usize = 2_048;
+
+/// Records that are worth a request before the usual pause is over.
+const BATCH: usize = 512;
 
 /// Makes event records. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -46,11 +50,13 @@ impl Logs {
     pub(super) fn start(
         sender: Sender,
         link: Link,
+        age: Duration,
         clock: Arc<Clock>,
         scope: InstrumentationScope,
     ) -> io::Result<Self> {
         let logger = SdkLoggerProvider::builder().build().logger_with_scope(scope);
-        let logs = Self { queue: Arc::new(Queue::new(BOUNDS)), link: Arc::new(link), logger, clock };
+        let bounds = Bounds { items: ITEMS, bytes: usize::MAX, batch: BATCH, age };
+        let logs = Self { queue: Arc::new(Queue::new(bounds)), link: Arc::new(link), logger, clock };
         let outlet = Records { sender, changes: Changes::default(), logs: logs.clone() };
         spawn("otlp-logs", Arc::clone(&logs.queue), Arc::clone(&logs.link), outlet)?;
         Ok(logs)

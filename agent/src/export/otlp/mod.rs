@@ -22,6 +22,7 @@ use crate::ledger::{Connection, End};
 use crate::priority;
 use crate::status::{Board, Export};
 
+mod ages;
 mod changes;
 pub mod ids;
 mod line;
@@ -312,13 +313,13 @@ impl Start<'_> {
     fn traces(&self, signal: &Signal) -> Result<Traces, OtlpError> {
         let sender = self.sender("traces", signal, method::TRACES)?;
         let link = Link::new("traces", &signal.endpoint, signal.protocol);
-        Ok(Traces::start(sender, link, self.settings.queue, self.settings.trace_sample_ratio)?)
+        Ok(Traces::start(sender, link, self.settings)?)
     }
 
     fn logs(&self, signal: &Signal) -> Result<Logs, OtlpError> {
         let sender = self.sender("logs", signal, method::LOGS)?;
         let link = Link::new("logs", &signal.endpoint, signal.protocol);
-        Ok(Logs::start(sender, link, Arc::clone(&self.clock), self.scope.clone())?)
+        Ok(Logs::start(sender, link, self.settings.max_age, Arc::clone(&self.clock), self.scope.clone())?)
     }
 
     fn source(&self, traces: Option<&Arc<Traces>>, logs: Option<&Logs>) -> Source {

@@ -12,6 +12,7 @@ use super::sender::Sender;
 use super::span::{Ended, SpanFields, describe};
 use super::worker::{Outlet, Sent, spawn};
 use crate::clock::Clock;
+use crate::config::Otlp as Settings;
 use crate::ledger::{Connection, End};
 
 /// Spans that are worth a request before the usual pause is over: about what one request holds.
@@ -31,8 +32,9 @@ pub(super) struct Traces {
 
 impl Traces {
     /// Starts the worker.
-    pub(super) fn start(sender: Sender, link: Link, queue: usize, ratio: f64) -> io::Result<Self> {
-        let bounds = Bounds { items: queue, bytes: queue.saturating_mul(BYTES), batch: BATCH };
+    pub(super) fn start(sender: Sender, link: Link, settings: &Settings) -> io::Result<Self> {
+        let Settings { queue: items, max_age: age, trace_sample_ratio: ratio, .. } = *settings;
+        let bounds = Bounds { items, bytes: items.saturating_mul(BYTES), batch: BATCH, age };
         let queue = Arc::new(Queue::new(bounds));
         let link = Arc::new(link);
         let sampler = Sampler::new(ratio);

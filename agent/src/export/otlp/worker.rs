@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::line::Line;
 use super::link::Link;
@@ -116,6 +116,9 @@ fn run<O: Outlet>(queue: &Queue<O::Line>, link: &Link, outlet: &mut O) {
     let mut pause = FIRST_PAUSE;
     while queue.take(&mut batch, FLUSH) {
         outlet.tick();
+        if batch.is_empty() {
+            queue.expire(Instant::now());
+        }
         while !batch.is_empty() {
             let Sent { items, answer } = outlet.send(&batch);
             match answer {
@@ -134,6 +137,7 @@ fn run<O: Outlet>(queue: &Queue<O::Line>, link: &Link, outlet: &mut O) {
                 Err(Failure::Retry { why, after }) => {
                     link.failed(&why);
                     queue.put_back(&mut batch);
+                    queue.expire(Instant::now());
                     if !back_off(queue, outlet, pause.max(after.unwrap_or_default().min(LONGEST_ASKED))) {
                         return;
                     }
@@ -157,6 +161,7 @@ fn back_off<O: Outlet>(queue: &Queue<O::Line>, outlet: &mut O, pause: Duration) 
             return true;
         }
         outlet.tick();
+        queue.expire(Instant::now());
         left -= step;
     }
     true
@@ -178,7 +183,11 @@ mod tests {
     }
 
     fn queue(batch: usize) -> Arc<Queue<Numbers>> {
-        Arc::new(Queue::new(Bounds { items: 100, bytes: usize::MAX, batch }))
+        aging(batch, Duration::from_hours(1))
+    }
+
+    fn aging(batch: usize, age: Duration) -> Arc<Queue<Numbers>> {
+        Arc::new(Queue::new(Bounds { items: 100, bytes: usize::MAX, batch, age }))
     }
 
     /// Answers as told, then accepts; notes what it accepted.
@@ -279,6 +288,22 @@ mod tests {
         }
         assert!(begin.elapsed() >= asked, "{:?}", begin.elapsed());
         assert_eq!(end(&queue).exported, 1);
+    }
+
+    #[test]
+    fn what_an_outage_outlasts_is_dropped_and_counted() {
+        let queue = aging(4, Duration::from_millis(50));
+        let accepted = Arc::default();
+        let outlet = Scripted { answers: vec![away(None)], fits: 4, accepted: Arc::clone(&accepted) };
+        spawn("test", Arc::clone(&queue), Arc::new(link()), outlet).unwrap();
+        offer(&queue, [1, 2, 3, 4]);
+        while queue.counts().expired == 0 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        offer(&queue, [5]);
+        let counts = end(&queue);
+        assert_eq!((counts.offered, counts.expired, counts.exported, counts.dropped()), (5, 4, 1, 4));
+        assert_eq!(*accepted.lock().unwrap(), [5]);
     }
 
     #[test]
