@@ -105,13 +105,15 @@ fn rejected(signal: Signal, requests: &[Vec<u8>], why: &str) {
 
 #[test]
 fn right_spans_pass() -> Result<()> {
-    judged(Signal::Traces, &[traces(resource(), vec![span(1)?, span(2)?]).encode_to_vec()])
+    let mut sampled = span(3)?;
+    sampled.trace_state = "ot=th:03030303030303".to_owned();
+    judged(Signal::Traces, &[traces(resource(), vec![span(1)?, span(2)?, sampled]).encode_to_vec()])
 }
 
 #[test]
 fn wrong_spans_are_rejected() -> Result<()> {
     type Spoil = fn(&mut Span);
-    let spoilt: [(&str, Spoil); 18] = [
+    let spoilt: [(&str, Spoil); 24] = [
         ("trace id: 8 bytes", |span| span.trace_id.truncate(8)),
         ("trace id: all zeroes", |span| span.trace_id.fill(0)),
         ("span id: 16 bytes", |span| span.span_id = vec![1; 16]),
@@ -129,6 +131,15 @@ fn wrong_spans_are_rejected() -> Result<()> {
         ("comes twice", |span| span.attributes.push(attribute("network.type", "ipv6"))),
         ("not on the list", |span| span.attributes.push(attribute("color", "blue"))),
         ("empty string", |span| span.attributes.push(attribute("error.type", ""))),
+        ("no entry `ot`", |span| span.trace_state = "th:0".to_owned()),
+        ("hexadecimal", |span| span.trace_state = "ot=th:".to_owned()),
+        ("hexadecimal", |span| span.trace_state = "ot=th:C".to_owned()),
+        ("zeroes at the end", |span| span.trace_state = "ot=th:00".to_owned()),
+        ("random bits of its trace id are 01010101010101", |span| span.trace_state = "ot=th:0101011".to_owned()),
+        ("yet by chance", |span| {
+            span.trace_state = "ot=th:01010101010101".to_owned();
+            span.attributes.push(attribute("synfin.sampling.reason", "reset"));
+        }),
         ("error.type", |span| span.status = Some(Status { message: String::new(), code: 2 })),
     ];
     for (why, spoil) in spoilt {

@@ -125,6 +125,19 @@ pub(super) fn build(read: &mut Reader<'_>, warnings: &mut Vec<String>) -> Otlp {
             duration(s, &(Duration::from_secs(1)..=Duration::from_hours(24 * 7)))
         }),
         trace_sample_ratio: read.field("otlp.trace_sample_ratio", default.trace_sample_ratio, |s| one(s, ratio)),
+        trace_rate_limit: read.field("otlp.trace_rate_limit", default.trace_rate_limit, |s| {
+            one(s, or_none(number(0..=10_000_000))).map(|limit| limit.filter(|limit| *limit > 0))
+        }),
+        abnormal_retransmit_ratio: read.field(
+            "otlp.abnormal_retransmit_ratio",
+            default.abnormal_retransmit_ratio,
+            |s| one(s, share),
+        ),
+        abnormal_retransmits: read
+            .field("otlp.abnormal_retransmits", default.abnormal_retransmits, |s| one(s, number(1..=u32::MAX))),
+        abnormal_handshake: read.field("otlp.abnormal_handshake", default.abnormal_handshake, |s| {
+            duration(s, &(millis(1)..=Duration::from_mins(10)))
+        }),
         shutdown_timeout: read.field("otlp.shutdown_timeout", default.shutdown_timeout, |s| {
             duration(s, &(millis(1)..=Duration::from_mins(10)))
         }),
@@ -146,8 +159,20 @@ fn resource_attributes(read: &mut Reader<'_>) -> BTreeMap<String, String> {
 }
 
 fn ratio(text: &str) -> Result<f64, &'static str> {
-    let ratio = text.parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
-    ratio.ok_or("not a ratio; use a number from 0 (no spans) to 1 (all)")
+    part(text).ok_or("not a ratio; use a number from 0 (no spans) to 1 (all)")
+}
+
+fn share(text: &str) -> Result<f64, &'static str> {
+    part(text).ok_or("not a share; use a number from 0 (none) to 1 (all), e.g. 0.05")
+}
+
+fn part(text: &str) -> Option<f64> {
+    text.parse::<f64>().ok().filter(|part| (0.0..=1.0).contains(part))
+}
+
+/// What is switched off by the word `none`.
+fn or_none<T>(parse: impl Fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<Option<T>, String> {
+    move |text| if text == "none" { Ok(None) } else { parse(text).map(Some).map_err(|why| format!("{why}, nor none")) }
 }
 
 fn not_empty(text: &str) -> Result<String, &'static str> {

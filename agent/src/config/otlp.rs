@@ -23,8 +23,16 @@ pub struct Otlp {
     pub queue: usize,
     /// How long a span or a log record may wait for export; what is older is dropped and counted.
     pub max_age: Duration,
-    /// Share of ended connections that become spans, 0 to 1.
+    /// Share of normal connections that become spans, 0 to 1.
     pub trace_sample_ratio: f64,
+    /// Spans of normal connections a second, on average; None: no limit.
+    pub trace_rate_limit: Option<u32>,
+    /// Share of the segments sent from which on those that were sent again are abnormal, 0 to 1.
+    pub abnormal_retransmit_ratio: f64,
+    /// Segments sent again that are abnormal, at least.
+    pub abnormal_retransmits: u32,
+    /// Time from SYN to ESTABLISHED from which on it is abnormal.
+    pub abnormal_handshake: Duration,
     /// Longest wait for the last exports at the end.
     pub shutdown_timeout: Duration,
     /// `service.name`.
@@ -128,6 +136,10 @@ impl Default for Otlp {
             queue: 131_072,
             max_age: Duration::from_hours(1),
             trace_sample_ratio: 1.0,
+            trace_rate_limit: Some(1_000),
+            abnormal_retransmit_ratio: 0.05,
+            abnormal_retransmits: 1,
+            abnormal_handshake: Duration::from_secs(1),
             shutdown_timeout: Duration::from_secs(5),
             service_name: "synfin".to_owned(),
             resource_attributes: BTreeMap::new(),

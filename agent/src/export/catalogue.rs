@@ -219,8 +219,8 @@ pub const CATALOGUE: &[Metric] = &[
         "Jumps of the wall clock against the monotonic one."),
     up_down("synfin.filter.missing_namespaces", "{namespace}", &[], read::missing_namespaces,
         "Network namespaces of the filter that do not exist."),
-    counter("synfin.spans.sampled_out", "{span}", &[], read::sampled_out,
-        "Ended connections that sampling left out."),
+    counter("synfin.spans.sampled_out", "{span}", &["synfin.sampling.reason"], read::sampled_out,
+        "Spans that sampling left out: by `otlp.trace_sample_ratio` (`ratio`), or of the others by `otlp.trace_rate_limit` (`rate_limit`)."),
     // Export.
     up_down("synfin.spans.queue.usage", "By", &[], read::span_queue_memory,
         "Memory of the spans that wait for export, those being sent included."),

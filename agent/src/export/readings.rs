@@ -8,6 +8,7 @@ use opentelemetry::KeyValue;
 use synfin_common::event::NO_REASON;
 
 use super::otlp::queue::Counts;
+use super::otlp::sampling::SampledOut;
 use crate::distribution::Histogram;
 use crate::event::{Cause, Direction, EventKind, State};
 use crate::health::{Cost, roll_up};
@@ -28,7 +29,7 @@ pub struct Snapshot {
     /// The queue of spans, when they are exported.
     pub spans: Option<Line>,
     /// Ended connections that sampling left out.
-    pub sampled_out: u64,
+    pub sampled_out: SampledOut,
     /// The queue of log records, when they are exported.
     pub logs: Option<Line>,
 }
@@ -227,7 +228,9 @@ pub(in crate::export) fn missing_namespaces(snapshot: &Snapshot, point: &mut Poi
 
 pub(in crate::export) fn sampled_out(snapshot: &Snapshot, point: &mut Points<'_, u64>) {
     if snapshot.spans.is_some() {
-        point(snapshot.sampled_out, &[]);
+        let SampledOut { ratio, rate_limit } = snapshot.sampled_out;
+        point(ratio, &[pair("synfin.sampling.reason", "ratio")]);
+        point(rate_limit, &[pair("synfin.sampling.reason", "rate_limit")]);
     }
 }
 

@@ -83,5 +83,6 @@ pub const TELEMETRY: &[&str] = &[
     "synfin.probe.verdict",
     "synfin.probes",
     "synfin.reset.socket",
+    "synfin.sampling.reason",
     "synfin.uncounted.reason",
 ];

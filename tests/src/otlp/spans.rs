@@ -43,12 +43,37 @@ pub fn check(span: &Span) -> Result<()> {
         id(&link.trace_id, 16).context("trace id of a link")?;
         id(&link.span_id, 8).context("span id of a link")?;
     }
+    stated(span).with_context(|| format!("trace state {:?}", span.trace_state))?;
     let failed = span.status.as_ref().is_some_and(|status| status.code == StatusCode::Error as i32);
     let error = text(&span.attributes, "error.type");
     ensure!(failed == error.is_some(), "status {:?} with error.type {error:?}", span.status);
     let message = span.status.as_ref().map(|status| status.message.as_str()).unwrap_or_default();
     ensure!(failed || message.is_empty(), "a status message without an error: {message:?}");
     Ok(())
+}
+
+/// What a span says of how probable it was to keep it: nothing, or a threshold in its shortest form, which its own trace id reaches
+/// (OpenTelemetry's "TraceState: Probability Sampling"). What was kept for a reason stands for itself.
+fn stated(span: &Span) -> Result<()> {
+    let reason = text(&span.attributes, "synfin.sampling.reason");
+    let Some(probability) = probability(span)? else { return Ok(()) };
+    ensure!(reason.is_none() || probability >= 1.0, "kept because of {reason:?}, and yet by chance");
+    Ok(())
+}
+
+/// How probable it was to keep a span, as its `tracestate` says; none if it does not. Fails for one that should not have been kept.
+pub fn probability(span: &Span) -> Result<Option<f64>> {
+    if span.trace_state.is_empty() {
+        return Ok(None);
+    }
+    let digits = span.trace_state.strip_prefix("ot=th:").context("no entry `ot` with a threshold alone")?;
+    let hexadecimal = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    ensure!(hexadecimal && (1..=14).contains(&digits.len()), "{digits:?} are not up to 14 hexadecimal digits");
+    ensure!(digits == "0" || !digits.ends_with('0'), "zeroes at the end");
+    let threshold = u64::from_str_radix(&format!("{digits:0<14}"), 16)?;
+    let random = span.trace_id[9..].iter().fold(0, |random, byte| random << 8 | u64::from(*byte));
+    ensure!(random >= threshold, "the random bits of its trace id are {random:014x}");
+    Ok(Some(1.0 - threshold as f64 / (1_u64 << 56) as f64))
 }
 
 fn id(id: &[u8], length: usize) -> Result<()> {

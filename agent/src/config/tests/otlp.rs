@@ -101,6 +101,14 @@ fn samplers() {
 }
 
 #[test]
+fn a_rate_limit_can_be_switched_off() {
+    let limit = |text: &str| config(yaml(&format!("otlp: {{trace_rate_limit: {text}}}"))).otlp.trace_rate_limit;
+    assert_eq!((limit("250"), limit("0"), limit("none"), limit("null")), (Some(250), None, None, Some(1_000)));
+    let off = config(yaml("otlp: {trace_rate_limit: 0}"));
+    assert_eq!(config(yaml(&off.to_yaml())), off);
+}
+
+#[test]
 fn the_resource_of_environment_and_file_is_one() {
     let file = Scratch::new("c.yaml", "otlp: {resource_attributes: {a: file, b: file, service.name: file}}");
     let only_file = config(load(Some(&file), &[], Vec::new())).otlp;

@@ -1,4 +1,4 @@
-//! Trace and span ids that both ends of a connection compute alike, and sampling by them.
+//! Trace and span ids that both ends of a connection compute alike.
 //!
 //! At ESTABLISHED both kernels know the same two numbers: where the client's bytes begin and where the server's do.
 //! Neither NAT nor routing changes them, so agents on two hosts put their halves of a connection into one trace without
@@ -84,62 +84,6 @@ fn span_id(key: &[u8; 16], pair: [u8; 8]) -> SpanId {
     SpanId::from(hasher.finish().max(1))
 }
 
-/// Keeps a share of the traces, chosen by trace id: agents with the same ratio keep both halves of a connection or none
-/// (OpenTelemetry's consistent probability sampling).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sampler {
-    /// Traces whose 56 random bits are below are left out.
-    threshold: u64,
-}
-
-/// One more than the largest number of 56 bits.
-const RANDOMNESS: u64 = 1 << 56;
-
-impl Sampler {
-    /// Keeps `ratio` (0 to 1) of the traces.
-    pub fn new(ratio: f64) -> Self {
-        #[expect(clippy::cast_sign_loss, reason = "the ratio is at least 0")]
-        let kept = (ratio.clamp(0.0, 1.0) * RANDOMNESS as f64).round() as u64;
-        Self { threshold: RANDOMNESS - kept }
-    }
-
-    /// Whether it leaves anything out.
-    pub const fn is_partial(self) -> bool {
-        self.threshold != 0
-    }
-
-    /// Whether the trace is kept.
-    pub fn keeps(self, trace: TraceId) -> bool {
-        let low = u128::from_be_bytes(trace.to_bytes()) as u64;
-        low % RANDOMNESS >= self.threshold
-    }
-
-    /// How probable it was to keep a span, so that backends can count properly.
-    pub fn trace_states(self) -> TraceStates {
-        if self.is_partial() {
-            TraceStates { sampled: threshold(self.threshold), always: threshold(0) }
-        } else {
-            TraceStates::default() // everything is kept: nothing to correct
-        }
-    }
-}
-
-/// The values of `tracestate` that spans may have, made once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TraceStates {
-    /// Of a span that the ratio kept.
-    pub sampled: String,
-    /// Of a span that was kept for what it is.
-    pub always: String,
-}
-
-/// `tracestate` with a threshold for the 56 random bits, as OpenTelemetry's entry `ot` tells it.
-fn threshold(threshold: u64) -> String {
-    let digits = format!("{threshold:014x}");
-    let digits = digits.trim_end_matches('0');
-    format!("ot=th:{}", if digits.is_empty() { "0" } else { digits })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,33 +115,5 @@ mod tests {
         assert_ne!(one.trace, other.trace);
         assert_eq!(one.parent, SpanId::INVALID);
         assert!(one.trace != TraceId::INVALID && one.span != SpanId::INVALID);
-    }
-
-    #[test]
-    fn sampling_is_by_the_low_56_bits() {
-        let trace = |low: u64| TraceId::from((0xffff_u128 << 112) | u128::from(low));
-        let half = Sampler::new(0.5);
-        assert!(half.keeps(trace(RANDOMNESS / 2)));
-        assert!(!half.keeps(trace(RANDOMNESS / 2 - 1)));
-        assert!(!half.keeps(trace(0xff << 56)), "the bits above do not count");
-        assert!(Sampler::new(1.0).keeps(trace(0)));
-        assert!(!Sampler::new(0.0).keeps(trace(RANDOMNESS - 1)));
-    }
-
-    #[test]
-    fn the_threshold_is_told_as_the_specification_says() {
-        let states = |ratio| Sampler::new(ratio).trace_states();
-        assert_eq!(states(1.0), TraceStates::default());
-        assert_eq!(states(0.25).sampled, "ot=th:c");
-        assert_eq!(states(0.5).sampled, "ot=th:8");
-        assert_eq!(states(0.5).always, "ot=th:0");
-        assert_eq!(states(0.01).sampled, "ot=th:fd70a3d70a3d71");
-    }
-
-    #[test]
-    fn the_share_kept_is_the_ratio() {
-        let sampler = Sampler::new(0.1);
-        let kept = (0..20_000).filter(|n| sampler.keeps(Ids::computed((*n, n ^ 0x55), Role::Client).trace)).count();
-        assert!((1_850..2_150).contains(&kept), "{kept}");
     }
 }

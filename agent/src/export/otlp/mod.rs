@@ -33,6 +33,7 @@ mod packed;
 mod protobuf;
 pub mod queue;
 mod request;
+pub mod sampling;
 mod sender;
 mod source;
 pub mod span;
@@ -41,15 +42,15 @@ mod transport;
 mod words;
 mod worker;
 
-use ids::{Ids, Sampler};
+use ids::Ids;
 use link::Link;
 use logs::Logs;
 use metrics::Metrics;
 use queue::Counts;
 use request::Requests;
+use sampling::SampledOut;
 use sender::Sender;
 pub use source::Source;
-use span::Ended;
 use traces::Traces;
 use transport::{Builder, method};
 
@@ -101,8 +102,6 @@ pub struct Otlp {
     logs: Option<Logs>,
     metrics: Option<Metrics>,
     source: Source,
-    /// Which spans are kept, when they are exported.
-    sampler: Option<Sampler>,
     /// What gRPC's connections live on.
     runtime: Option<Runtime>,
     shutdown_timeout: Duration,
@@ -114,7 +113,7 @@ pub struct Stats {
     /// Spans, when they are exported.
     pub spans: Option<Counts>,
     /// Ended connections that sampling left out.
-    pub sampled_out: u64,
+    pub sampled_out: SampledOut,
     /// Log records, when they are exported.
     pub logs: Option<Counts>,
     /// Signals whose last attempt failed.
@@ -127,7 +126,7 @@ pub struct Report {
     /// Spans, when they were exported.
     pub spans: Option<Counts>,
     /// Ended connections that sampling left out.
-    pub sampled_out: u64,
+    pub sampled_out: SampledOut,
     /// Log records, when they were exported.
     pub logs: Option<Counts>,
     /// Whether the final totals arrived, and if not the last error, when metrics were exported.
@@ -161,8 +160,7 @@ impl Otlp {
         let logs = settings.logs.as_ref().map(|signal| start.logs(signal)).transpose()?;
         let source = start.source(traces.as_ref(), logs.as_ref());
         let metrics = settings.metrics.as_ref().map(|signal| start.metrics(signal, source.clone())).transpose()?;
-        let sampler = traces.is_some().then(|| Sampler::new(settings.trace_sample_ratio));
-        Ok(Self { clock, traces, logs, metrics, source, sampler, runtime, shutdown_timeout: settings.shutdown_timeout })
+        Ok(Self { clock, traces, logs, metrics, source, runtime, shutdown_timeout: settings.shutdown_timeout })
     }
 
     /// Takes connections that ended. Made for the thread that drains the ring: it never waits for the network, and takes
@@ -179,14 +177,15 @@ impl Otlp {
         }
     }
 
-    /// The span of a connection that ended, as far as its ids can be computed: None without, and where sampling leaves it out.
+    /// The span of a connection that has just been handed over by [`Otlp::ended`], as far as its ids can be computed: None without, and where
+    /// sampling leaves it out.
     pub fn place(&self, connection: &Connection, end: End) -> Option<Place> {
-        let sampler = self.sampler?;
+        let sampler = &self.traces.as_ref()?.sampler;
         connection.sequence_pair.and(connection.role)?;
         let ids = Ids::of(connection);
-        let ended = Ended { connection: *connection, end, offset: self.clock.offset(), ids };
-        let kept = ended.is_abnormal() || sampler.keeps(ids.trace);
-        kept.then(|| Place { trace: ids.trace.to_bytes(), span: ids.span.to_bytes() })
+        sampler
+            .has_kept(connection, Some(end), ids.trace)
+            .then(|| Place { trace: ids.trace.to_bytes(), span: ids.span.to_bytes() })
     }
 
     /// What the metrics are read from, for other exporters.
@@ -208,7 +207,7 @@ impl Otlp {
         ];
         Stats {
             spans: self.traces.as_ref().map(|traces| traces.counts()),
-            sampled_out: self.traces.as_ref().map_or(0, |traces| traces.sampled_out()),
+            sampled_out: self.traces.as_ref().map_or_else(SampledOut::default, |traces| traces.sampled_out()),
             logs: self.logs.as_ref().map(Logs::counts),
             failing: up.into_iter().flatten().filter(|up| !up).count() as u8,
         }
@@ -240,7 +239,7 @@ impl Otlp {
         // Last: these totals tell of the spans and records above.
         let left = end.saturating_duration_since(Instant::now()).max(LAST_METRICS);
         let metrics = self.metrics.as_ref().map(|metrics| metrics.shutdown(left));
-        let sampled_out = self.traces.as_ref().map_or(0, |traces| traces.sampled_out());
+        let sampled_out = self.traces.as_ref().map_or_else(SampledOut::default, |traces| traces.sampled_out());
         Report { spans, sampled_out, logs, metrics }
     }
 }

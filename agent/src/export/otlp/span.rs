@@ -3,7 +3,8 @@
 
 use opentelemetry::trace::{SpanId, SpanKind, TraceFlags};
 
-use super::ids::{Ids, TraceStates};
+use super::ids::Ids;
+use super::sampling::{Kept, Terms};
 use crate::clock::Offset;
 use crate::event::{Direction, State};
 use crate::ledger::{Connection, End, Role, Side};
@@ -27,14 +28,8 @@ pub struct Ended {
     pub offset: Offset,
     /// Its place in the traces.
     pub ids: Ids,
-}
-
-impl Ended {
-    /// Something went wrong that somebody will want to look at. That the ledger lost sight of a connection is no
-    /// property of the connection, and comes in masses when it happens.
-    pub fn is_abnormal(&self) -> bool {
-        (self.end.is_seen() && !self.end.is_normal()) || self.connection.retransmits() > 0
-    }
+    /// Why sampling kept it.
+    pub kept: Kept,
 }
 
 /// Flags of the trace context: sampled, and the low 56 bits of the trace id are random (W3C Trace Context 2).
@@ -88,8 +83,8 @@ pub trait Visit {
 
 /// Describes the span of a connection. `status` gives names to reset reasons. Nothing is allocated on the way (but for a
 /// process name that is no UTF-8).
-pub fn describe(ended: &Ended, states: &TraceStates, status: &Status, to: &mut impl Visit) {
-    let Ended { connection, end, offset, ids } = ended;
+pub fn describe(ended: &Ended, terms: Terms, status: &Status, to: &mut impl Visit) {
+    let Ended { connection, end, offset, ids, kept } = ended;
     let ended_ns = if connection.closed_ns == 0 { connection.last_ns } else { connection.closed_ns };
     // Both ends by the same offset: whatever the wall clock did meanwhile, a span does not end before it starts.
     let (start, finish) = (connection.first_ns, ended_ns.max(connection.first_ns));
@@ -98,7 +93,7 @@ pub fn describe(ended: &Ended, states: &TraceStates, status: &Status, to: &mut i
         ids: *ids,
         remote_parent: ids.parent != SpanId::INVALID,
         flags: FLAGS,
-        trace_state: if ended.is_abnormal() { &states.always } else { &states.sampled },
+        trace_state: terms.state(*kept).as_str(),
         name: name(connection.role),
         kind: kind(connection.role),
         start_unix_ns: offset.unix_ns(start),
@@ -106,6 +101,9 @@ pub fn describe(ended: &Ended, states: &TraceStates, status: &Status, to: &mut i
         error: error.map(|_| description(*end)),
     });
     describe_attributes(&mut Attributes(to), connection, *end, error);
+    if let Kept::Abnormal(why) = kept {
+        to.attribute("synfin.sampling.reason", Value::Text(why.name()));
+    }
     describe_events(to, connection, status, |ns| offset.unix_ns(ns.clamp(start, finish)), finish);
 }
 

@@ -139,7 +139,8 @@ fn sampling_leaves_out_only_what_is_normal() {
     let otlp = start(&settings);
     otlp.ended([(&client(), End::TimeWait), (&refused(), End::Refused)]);
     let report = otlp.shutdown();
-    assert_eq!((report.spans.unwrap().exported, report.sampled_out), (1, 1));
+    let left_out = SampledOut { ratio: 1, rate_limit: 0 };
+    assert_eq!((report.spans.unwrap().exported, report.sampled_out), (1, left_out));
     let inbox = receiver.inbox.lock().unwrap();
     assert_eq!(inbox.spans[0].trace_state, "ot=th:0");
 }

@@ -4,10 +4,11 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::ids::{Ids, Sampler, TraceStates};
+use super::ids::Ids;
 use super::link::Link;
 use super::packed::Packed;
 use super::queue::{Batch, Bounds, Counts, Queue};
+use super::sampling::{SampledOut, Sampler, Terms};
 use super::sender::Sender;
 use super::span::{Ended, SpanFields, describe};
 use super::worker::{Outlet, Sent, spawn};
@@ -26,34 +27,39 @@ const BYTES: usize = 128;
 pub(super) struct Traces {
     pub(super) queue: Arc<Queue<Packed>>,
     pub(super) link: Arc<Link>,
-    sampler: Sampler,
-    sampled_out: AtomicU64,
+    pub(super) sampler: Sampler,
+    /// As [`SampledOut`] has them.
+    sampled_out: [AtomicU64; 2],
 }
 
 impl Traces {
     /// Starts the worker.
     pub(super) fn start(sender: Sender, link: Link, settings: &Settings) -> io::Result<Self> {
-        let Settings { queue: items, max_age: age, trace_sample_ratio: ratio, .. } = *settings;
+        let Settings { queue: items, max_age: age, .. } = *settings;
         let bounds = Bounds { items, bytes: items.saturating_mul(BYTES), batch: BATCH, age };
         let queue = Arc::new(Queue::new(bounds));
         let link = Arc::new(link);
-        let sampler = Sampler::new(ratio);
-        spawn("otlp-spans", Arc::clone(&queue), Arc::clone(&link), Spans { sender, states: sampler.trace_states() })?;
-        Ok(Self { queue, link, sampler, sampled_out: AtomicU64::new(0) })
+        let sampler = Sampler::new(settings);
+        spawn("otlp-spans", Arc::clone(&queue), Arc::clone(&link), Spans { sender, terms: sampler.terms() })?;
+        Ok(Self { queue, link, sampler, sampled_out: Default::default() })
     }
 
     /// Takes connections that ended. On the thread that drains the ring: no waiting, one lock for all of them.
     pub(super) fn ended<'a>(&self, clock: &Clock, ended: impl Iterator<Item = (&'a Connection, End)>) {
         let offset = clock.offset();
-        let mut sampled_out = 0;
+        let mut sampled_out = SampledOut::default();
+        let mut decisions = self.sampler.begin(clock.monotonic_ns());
         let kept = ended.filter_map(|(connection, end)| {
-            let ended = Ended { connection: *connection, end, offset, ids: Ids::of(connection) };
-            let kept = ended.is_abnormal() || self.sampler.keeps(ended.ids.trace);
-            sampled_out += u64::from(!kept);
-            kept.then_some(ended)
+            let ids = Ids::of(connection);
+            let kept = decisions.decide(connection, Some(end), ids.trace);
+            let kept = kept.map_err(|left_out| sampled_out.add(left_out)).ok()?;
+            Some(Ended { connection: *connection, end, offset, ids, kept })
         });
-        self.queue.offer(kept, Ended::is_abnormal, |ended, line| line.push(&ended));
-        self.sampled_out.fetch_add(sampled_out, Ordering::Relaxed);
+        self.queue.offer(kept, |ended| ended.kept.is_abnormal(), |ended, line| line.push(&ended));
+        let SampledOut { ratio, rate_limit } = sampled_out;
+        for (total, more) in self.sampled_out.iter().zip([ratio, rate_limit]) {
+            total.fetch_add(more, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -61,15 +67,16 @@ impl Traces {
     }
 
     /// Connections that sampling left out.
-    pub(super) fn sampled_out(&self) -> u64 {
-        self.sampled_out.load(Ordering::Relaxed)
+    pub(super) fn sampled_out(&self) -> SampledOut {
+        let [ratio, rate_limit] = self.sampled_out.each_ref().map(|total| total.load(Ordering::Relaxed));
+        SampledOut { ratio, rate_limit }
     }
 }
 
 /// Encodes and sends.
 struct Spans {
     sender: Sender,
-    states: TraceStates,
+    terms: Terms,
 }
 
 impl Outlet for Spans {
@@ -78,6 +85,6 @@ impl Outlet for Spans {
     fn send(&mut self, batch: &Batch<Packed>) -> Sent {
         let status = self.sender.board.latest();
         let spans = batch.lines().into_iter().flat_map(Packed::iter);
-        self.sender.send(spans, |ended, to| describe(&ended, &self.states, &status, &mut SpanFields(to)))
+        self.sender.send(spans, |ended, to| describe(&ended, self.terms, &status, &mut SpanFields(to)))
     }
 }

@@ -5,6 +5,7 @@
 use prost::encoding::{decode_varint, encode_varint};
 
 use super::super::ids::Ids;
+use super::super::sampling::{Kept, Why};
 use super::super::span::Ended;
 use crate::clock::Offset;
 use crate::event::{Ends, Measures, State, Task};
@@ -45,6 +46,10 @@ mod flag {
     pub(super) const IDS: u64 = 1 << 14;
     pub(super) const MEASURES: u64 = 1 << 15;
     pub(super) const OWNER: u64 = 1 << 16;
+    /// Kept for what it is: this is told.
+    pub(super) const ABNORMAL: u64 = 1 << 17;
+    /// Kept by the rate limit, with this threshold.
+    pub(super) const LIMITED: u64 = 1 << 18;
 }
 
 const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
@@ -66,7 +71,7 @@ const fn is_computed(connection: &Connection) -> bool {
 
 /// Appends a connection.
 pub(super) fn write(ended: &Ended, base: Base, to: &mut Vec<u8>) {
-    let Ended { connection, end, offset, ids } = ended;
+    let Ended { connection, end, offset, ids, kept } = ended;
     let c = connection;
     let v4 = c.ends.local.starts_with(&MAPPED) && c.ends.peer.starts_with(&MAPPED);
     let trouble = [
@@ -95,6 +100,8 @@ pub(super) fn write(ended: &Ended, base: Base, to: &mut Vec<u8>) {
         (flag::IDS, !is_computed(c)),
         (flag::MEASURES, c.measures.is_some()),
         (flag::OWNER, c.owner.is_some()),
+        (flag::ABNORMAL, kept.is_abnormal()),
+        (flag::LIMITED, matches!(kept, Kept::Limited(_))),
     ];
     let flags = flags.iter().filter(|(_, is_set)| *is_set).fold(0, |flags, (flag, _)| flags | flag);
     // Each fits four bits; checked below.
@@ -148,6 +155,11 @@ pub(super) fn write(ended: &Ended, base: Base, to: &mut Vec<u8>) {
         encode_varint(owner.pid.into(), to);
         to.push(length as u8);
         to.extend_from_slice(&owner.comm[..length]);
+    }
+    match kept {
+        Kept::Abnormal(why) => to.push(why.index() as u8),
+        Kept::Limited(digits) => to.extend_from_slice(&digits.to_ne_bytes()),
+        Kept::Ratio => {}
     }
 }
 
@@ -227,7 +239,14 @@ pub(super) fn read(record: &[u8], base: Base) -> Option<Ended> {
         comm.get_mut(..length)?.copy_from_slice(from.bytes(length)?);
         connection.owner = Some(Task { pid, comm });
     }
-    Some(Ended { connection, end: *End::ALL.get(kind(8))?, offset: Offset::from_nanos(offset), ids })
+    let kept = if is(flag::ABNORMAL) {
+        Kept::Abnormal(*Why::ALL.get(usize::from(from.array::<1>()?[0]))?)
+    } else if is(flag::LIMITED) {
+        Kept::Limited(u16::from_ne_bytes(from.array()?))
+    } else {
+        Kept::Ratio
+    };
+    Some(Ended { connection, end: *End::ALL.get(kind(8))?, offset: Offset::from_nanos(offset), ids, kept })
 }
 
 fn state(index: usize) -> Option<State> {

@@ -2,13 +2,15 @@ use proptest::prelude::*;
 
 use super::super::fixtures::{OFFSET, client, server};
 use super::super::ids::Ids;
+use super::super::sampling::{Kept, Why};
 use super::*;
 use crate::clock::Offset;
 use crate::event::{Ends, Measures, State, Task};
 use crate::ledger::{Connection, End, Role, Side};
 
 fn ended(connection: &Connection, end: End) -> Ended {
-    Ended { ids: Ids::of(connection), connection: *connection, end, offset: Offset::from_nanos(OFFSET) }
+    let kept = Kept::Limited(0xfd70);
+    Ended { ids: Ids::of(connection), connection: *connection, end, offset: Offset::from_nanos(OFFSET), kept }
 }
 
 /// What of a connection is kept: not where its socket lay, nor sequence numbers after their use.
@@ -77,6 +79,14 @@ fn the_longest_record_fits() {
     assert_eq!(packed.iter().nth(1).map(|ended| ended.connection), Some(kept(ended(&worst, End::Folded)).connection));
 }
 
+fn kept_somehow() -> impl Strategy<Value = Kept> {
+    prop_oneof![
+        prop::sample::select(Why::ALL.to_vec()).prop_map(Kept::Abnormal),
+        Just(Kept::Ratio),
+        any::<u16>().prop_map(Kept::Limited),
+    ]
+}
+
 fn connection() -> impl Strategy<Value = Ended> {
     let optional = |range: std::ops::Range<u64>| prop_oneof![Just(0), range];
     let times = prop::array::uniform12(optional(1..1 << 50));
@@ -89,13 +99,13 @@ fn connection() -> impl Strategy<Value = Ended> {
         any::<Option<([u64; 4], [u32; 7])>>(),
         any::<Option<(u32, [u8; 16])>>(),
         any::<([u8; 16], [u8; 16])>(),
-        -1_000_000_000_000..1_000_000_000_000_i64,
+        (-1_000_000_000_000..1_000_000_000_000_i64, kept_somehow()),
     );
     (times, numbers, choices, trouble, more).prop_map(|(entered_ns, numbers, choices, trouble, more)| {
         let (cookie, netns, local_port, peer_port, cgroup, first_ns, last_ns) = numbers;
         let (flags, role, first, state, left, end) = choices;
         let (small, large, time, reset_reason) = trouble;
-        let (sequence_pair, measures, owner, (mut local, mut peer), jump) = more;
+        let (sequence_pair, measures, owner, (mut local, mut peer), (jump, kept)) = more;
         if flags[5] {
             local[..12].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
             peer[..12].copy_from_slice(&local[..12]);
@@ -141,7 +151,13 @@ fn connection() -> impl Strategy<Value = Ended> {
             cgroup,
             ..Connection::new(ends, State::ALL[state], first_ns)
         };
-        Ended { ids: Ids::of(&connection), connection, end: End::ALL[end], offset: Offset::from_nanos(OFFSET + jump) }
+        Ended {
+            ids: Ids::of(&connection),
+            connection,
+            end: End::ALL[end],
+            offset: Offset::from_nanos(OFFSET + jump),
+            kept,
+        }
     })
 }
 
@@ -158,6 +174,7 @@ proptest! {
         for (read, ended) in read.iter().zip(&all) {
             prop_assert_eq!(read.connection, ended.connection);
             prop_assert_eq!((read.end, read.offset, read.ids), (ended.end, ended.offset, ended.ids));
+            prop_assert_eq!(read.kept, ended.kept);
         }
     }
 

@@ -6,9 +6,10 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use proptest::prelude::*;
 use prost::Message as _;
 
-use super::super::ids::Sampler;
 use super::super::protobuf::Writer;
+use super::super::sampling::{Sampler, Why};
 use super::*;
+use crate::config::Otlp as Settings;
 use crate::event::{Ends, Measures, Task};
 
 /// Whole numbers of all sizes, zero among them more often than by chance.
@@ -136,14 +137,21 @@ proptest! {
         connection in connection().boxed(),
         end in prop::sample::select(End::ALL.to_vec()),
         offset in 1_600_000_000_000_000_000..1_900_000_000_000_000_000i64,
-        ratio in prop_oneof![Just(1.0), 0.0..1.0],
+        trace_sample_ratio in prop_oneof![Just(1.0), 0.0..1.0],
+        trace_rate_limit in prop::option::of(Just(1)),
+        kept in prop_oneof![
+            prop::sample::select(Why::ALL.to_vec()).prop_map(Kept::Abnormal),
+            Just(Kept::Ratio),
+            any::<u16>().prop_map(Kept::Limited),
+        ],
     ) {
-        let ended = Ended { ids: Ids::of(&connection), connection, end, offset: Offset::from_nanos(offset) };
-        let (states, status) = (Sampler::new(ratio).trace_states(), status());
+        let ended = Ended { ids: Ids::of(&connection), connection, end, offset: Offset::from_nanos(offset), kept };
+        let settings = Settings { trace_sample_ratio, trace_rate_limit, ..Settings::default() };
+        let (terms, status) = (Sampler::new(&settings).terms(), status());
         let mut writer = Writer::default();
-        describe(&ended, &states, &status, &mut SpanFields(&mut writer));
+        describe(&ended, terms, &status, &mut SpanFields(&mut writer));
         let ours = Span::decode(&writer.buffer[..]).unwrap();
-        prop_assert_eq!(&ours, &Span::from(sdk::span(&ended, &states, &status)));
+        prop_assert_eq!(&ours, &Span::from(sdk::span(&ended, terms, &status)));
         prop_assert!(ours.events.is_sorted_by_key(|event| event.time_unix_nano));
     }
 }

@@ -6,11 +6,11 @@ use opentelemetry::trace::{Event, SpanContext, SpanKind, Status as SpanStatus, T
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::{Ended, Head, TraceStates, Value, Visit, describe};
+use super::{Ended, Head, Terms, Value, Visit, describe};
 use crate::status::Status;
 
 /// The span of a connection.
-pub(crate) fn span(ended: &Ended, states: &TraceStates, status: &Status) -> SpanData {
+pub(crate) fn span(ended: &Ended, terms: Terms, status: &Status) -> SpanData {
     let mut made = Made(SpanData {
         span_context: SpanContext::NONE,
         parent_span_id: ended.ids.parent,
@@ -26,7 +26,7 @@ pub(crate) fn span(ended: &Ended, states: &TraceStates, status: &Status) -> Span
         status: SpanStatus::Unset,
         instrumentation_scope: InstrumentationScope::builder("synfin").build(),
     });
-    describe(ended, states, status, &mut made);
+    describe(ended, terms, status, &mut made);
     made.0
 }
 

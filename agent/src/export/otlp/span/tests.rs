@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::KeyValue;
-use opentelemetry::trace::{SpanId, Status as SpanStatus, TraceId};
+use opentelemetry::trace::{SpanId, Status as SpanStatus};
 use opentelemetry_sdk::trace::SpanData;
 
 use super::super::fixtures::{OFFSET, client, refused, server};
-use super::super::ids::Sampler;
+use super::super::sampling::{Sampler, Why};
 use super::sdk::span;
 use super::*;
+use crate::config::Otlp as Settings;
 
 fn ended(connection: Connection, end: End) -> Ended {
-    Ended { ids: Ids::of(&connection), connection, end, offset: Offset::from_nanos(OFFSET) }
+    let offset = Offset::from_nanos(OFFSET);
+    Ended { ids: Ids::of(&connection), connection, end, offset, kept: Kept::Ratio }
 }
 
 fn status() -> Status {
@@ -22,7 +24,7 @@ fn status() -> Status {
 }
 
 fn made(connection: Connection, end: End) -> SpanData {
-    span(&ended(connection, end), &TraceStates::default(), &status())
+    span(&ended(connection, end), Terms::default(), &status())
 }
 
 fn at(monotonic_ns: u64) -> SystemTime {
@@ -242,20 +244,14 @@ fn every_end_has_its_status() {
 
 #[test]
 fn sampling_is_told_in_the_trace_state() {
-    let states = Sampler::new(0.25).trace_states();
-    let state = |connection, end| span(&ended(connection, end), &states, &status()).span_context.trace_state().header();
-    assert_eq!(state(client(), End::TimeWait), "ot=th:c");
-    assert_eq!(state(refused(), End::Refused), "ot=th:0");
-}
-
-#[test]
-fn abnormal_is_what_went_wrong_with_the_connection() {
-    assert!(!ended(client(), End::TimeWait).is_abnormal());
-    assert!(ended(client(), End::Aborted).is_abnormal());
-    assert!(ended(client(), End::ResetReceived).is_abnormal());
-    assert!(!ended(client(), End::Folded).is_abnormal(), "that is the ledger's trouble");
-    let mut slow = client();
-    slow.retransmits_data = 1;
-    assert!(ended(slow, End::Closed).is_abnormal());
-    assert_ne!(ended(slow, End::Closed).ids.trace, TraceId::INVALID);
+    let terms = Sampler::new(&Settings { trace_sample_ratio: 0.25, ..Settings::default() }).terms();
+    let made = |kept| {
+        let ended = Ended { kept, ..ended(client(), End::TimeWait) };
+        let span = span(&ended, terms, &status());
+        let reason = shown(&span.attributes).get("synfin.sampling.reason").cloned();
+        (span.span_context.trace_state().header(), reason)
+    };
+    assert_eq!(made(Kept::Ratio), ("ot=th:c".to_owned(), None));
+    assert_eq!(made(Kept::Limited(0xfd70)), ("ot=th:fd7".to_owned(), None));
+    assert_eq!(made(Kept::Abnormal(Why::Failed)), ("ot=th:0".to_owned(), Some("failed".to_owned())));
 }
