@@ -138,6 +138,7 @@ pub(super) fn build(read: &mut Reader<'_>, warnings: &mut Vec<String>) -> Otlp {
         abnormal_handshake: read.field("otlp.abnormal_handshake", default.abnormal_handshake, |s| {
             duration(s, &(millis(1)..=Duration::from_mins(10)))
         }),
+        checkpoint_interval: read.field("otlp.checkpoint_interval", default.checkpoint_interval, interval),
         shutdown_timeout: read.field("otlp.shutdown_timeout", default.shutdown_timeout, |s| {
             duration(s, &(millis(1)..=Duration::from_mins(10)))
         }),
@@ -168,6 +169,21 @@ fn share(text: &str) -> Result<f64, &'static str> {
 
 fn part(text: &str) -> Option<f64> {
     text.parse::<f64>().ok().filter(|part| (0.0..=1.0).contains(part))
+}
+
+/// A time between two checkpoints, or that there are none.
+fn interval(setting: &Setting) -> Parsed<Option<Duration>> {
+    let off = one(setting, |text| Ok::<_, String>(matches!(text, "none" | "0" | "0s")))?;
+    if off {
+        return Ok(None);
+    }
+    let intervals = Duration::from_secs(1)..=Duration::from_hours(24 * 7);
+    duration(setting, &intervals).map(Some).map_err(|mut faults| {
+        for fault in &mut faults {
+            fault.message.push_str(", or none");
+        }
+        faults
+    })
 }
 
 /// What is switched off by the word `none`.

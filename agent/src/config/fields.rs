@@ -51,6 +51,7 @@ pub(super) const FIELDS: &[Field] = &[
     field("otlp.abnormal_retransmit_ratio", "SYNFIN_OTLP_ABNORMAL_RETRANSMIT_RATIO"),
     field("otlp.abnormal_retransmits", "SYNFIN_OTLP_ABNORMAL_RETRANSMITS"),
     field("otlp.abnormal_handshake", "SYNFIN_OTLP_ABNORMAL_HANDSHAKE"),
+    field("otlp.checkpoint_interval", "SYNFIN_OTLP_CHECKPOINT_INTERVAL"),
     field("otlp.shutdown_timeout", "SYNFIN_OTLP_SHUTDOWN_TIMEOUT"),
     field("otlp.service_name", "OTEL_SERVICE_NAME"),
     field("otlp.resource_attributes", "OTEL_RESOURCE_ATTRIBUTES"),

@@ -33,6 +33,8 @@ pub struct Otlp {
     pub abnormal_retransmits: u32,
     /// Time from SYN to ESTABLISHED from which on it is abnormal.
     pub abnormal_handshake: Duration,
+    /// Time between two checkpoints of a connection that lives long, each of them a span; None: no checkpoints.
+    pub checkpoint_interval: Option<Duration>,
     /// Longest wait for the last exports at the end.
     pub shutdown_timeout: Duration,
     /// `service.name`.
@@ -140,6 +142,7 @@ impl Default for Otlp {
             abnormal_retransmit_ratio: 0.05,
             abnormal_retransmits: 1,
             abnormal_handshake: Duration::from_secs(1),
+            checkpoint_interval: Some(Duration::from_mins(10)),
             shutdown_timeout: Duration::from_secs(5),
             service_name: "synfin".to_owned(),
             resource_attributes: BTreeMap::new(),

@@ -297,7 +297,7 @@ The names for Prometheus are those that OpenTelemetry's rules make of the OTLP o
 series came: dots become underscores in names and attributes, units become words, counters end in `_total`. Each series has the
 labels `otel_scope_name`, `otel_scope_version` and `otel_scope_schema_url`, and `target_info` has the attributes of the resource.
 OpenMetrics is answered to those who ask for it, with examples for the buckets of histograms: `trace_id` and `span_id` of the slowest
-connection of about the last minute, of those whose spans are exported and whose ids both ends can compute; the text format 0.0.4 to
+connection of about the last minute, of those whose spans are exported; the text format 0.0.4 to
 all others.
 
 | metric | Prometheus | instrument | unit | attributes | meaning |

@@ -28,7 +28,7 @@ pub struct Snapshot {
     pub status: Arc<Status>,
     /// The queue of spans, when they are exported.
     pub spans: Option<Line>,
-    /// Ended connections that sampling left out.
+    /// Spans that sampling left out.
     pub sampled_out: SampledOut,
     /// The queue of log records, when they are exported.
     pub logs: Option<Line>,

@@ -14,6 +14,7 @@ mod course;
 mod end;
 mod listeners;
 mod reconcile;
+mod sweep;
 mod table;
 mod totals;
 mod tuple;
@@ -22,12 +23,14 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
-pub use connection::{Connection, End, Role, Side, seconds};
+pub use connection::{Checkpoint, Connection, End, Role, Side, seconds};
 use course::{begin, continues, learn, note};
 use listeners::Listeners;
 pub use listeners::{LISTENERS, Listener};
 use reconcile::Comparison;
 pub use reconcile::{Corrections, Owners};
+use sweep::Sweep;
+pub use sweep::Visit;
 use table::{Slot, Table};
 pub use totals::Totals;
 
@@ -78,6 +81,7 @@ pub struct Ledger {
     totals: Totals,
     tracked: [u64; State::LIMIT],
     listeners: Listeners,
+    sweep: Sweep,
     comparison: Option<Comparison>,
     /// Comparisons begun.
     generation: u32,
@@ -96,6 +100,7 @@ impl Ledger {
             totals: Totals::default(),
             tracked: [0; State::LIMIT],
             listeners: Listeners::default(),
+            sweep: Sweep::default(),
             comparison: None,
             generation: 0,
             compared_ns: 0,

@@ -20,7 +20,7 @@ use crate::export::otlp::{Otlp, Report, Source};
 use crate::export::prometheus::Exposition;
 use crate::export::resource::resource;
 use crate::http::{self, Site};
-use crate::ledger::{Applied, Ended};
+use crate::ledger::{Applied, Checkpoint, Ended};
 use crate::logging::{HoldBack, Recent, Warning};
 use crate::status::{Board, Status};
 use crate::view::summary;
@@ -40,6 +40,9 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     let mut engine = Engine::start(config, Arc::clone(&clock))?;
     if config.census.enabled {
         engine.survey(config);
+    }
+    if let (Some(_), Some(interval)) = (&config.otlp.traces, config.otlp.checkpoint_interval) {
+        engine.tell_checkpoints(interval);
     }
     // A first status before anybody asks: exporters must not tell of an agent without probes.
     let first = engine.first_status();
@@ -122,6 +125,12 @@ impl Observer for Exporter {
                 let place = || self.otlp.as_ref()?.place(connection, *end);
                 distributions.add(connection, *end, offset, place);
             }
+        }
+    }
+
+    fn checkpoints(&mut self, checkpoints: &[Checkpoint]) {
+        if let Some(otlp) = &self.otlp {
+            otlp.checkpoints(checkpoints);
         }
     }
 

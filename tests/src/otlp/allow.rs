@@ -71,6 +71,7 @@ pub const TELEMETRY: &[&str] = &[
     "process.pid",
     "server.address",
     "server.port",
+    "synfin.checkpoint.number",
     "synfin.clock.jumps",
     "synfin.correction.kind",
     "synfin.event.kind",

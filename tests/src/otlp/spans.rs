@@ -5,8 +5,13 @@ use opentelemetry_proto::tonic::trace::v1::{Span, SpanFlags, span::SpanKind, sta
 
 use super::{
     allow,
-    judge::{attributes, moment, text},
+    judge::{attributes, integer, moment, text},
 };
+
+/// Name of the span of a checkpoint.
+pub const CHECKPOINT: &str = "tcp checkpoint";
+/// Which one it is.
+pub const NUMBER: &str = "synfin.checkpoint.number";
 
 /// Fails at the first thing wrong with it.
 pub fn check(span: &Span) -> Result<()> {
@@ -24,6 +29,13 @@ pub fn check(span: &Span) -> Result<()> {
         matches!(kind, SpanKind::Client | SpanKind::Server | SpanKind::Internal),
         "kind {kind:?}: a connection is opened (client), accepted (server), or of unknown origin (internal)"
     );
+    if span.name == CHECKPOINT {
+        ensure!(
+            kind == SpanKind::Internal && !span.parent_span_id.is_empty() && !remote,
+            "a checkpoint without its connection"
+        );
+        ensure!(integer(&span.attributes, NUMBER).is_some_and(|number| number > 0), "a checkpoint without a number");
+    }
     moment(span.start_time_unix_nano).context("start")?;
     moment(span.end_time_unix_nano).context("end")?;
     ensure!(span.end_time_unix_nano >= span.start_time_unix_nano, "it ends before it starts");
@@ -42,6 +54,12 @@ pub fn check(span: &Span) -> Result<()> {
     for link in &span.links {
         id(&link.trace_id, 16).context("trace id of a link")?;
         id(&link.span_id, 8).context("span id of a link")?;
+        ensure!(
+            link.trace_id == span.trace_id,
+            "a link out of its trace: no two connections have to do with each other"
+        );
+        ensure!(link.span_id != span.span_id, "a link to itself");
+        attributes(&link.attributes, allow::TELEMETRY).context("a link")?;
     }
     stated(span).with_context(|| format!("trace state {:?}", span.trace_state))?;
     let failed = span.status.as_ref().is_some_and(|status| status.code == StatusCode::Error as i32);

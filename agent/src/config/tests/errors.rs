@@ -120,6 +120,10 @@ fn every_bad_value_names_field_value_origin_and_fix() {
             "otlp.abnormal_retransmits = 0 (file F): not a whole number from 1 to 4294967295",
         ),
         ("otlp: {abnormal_handshake: 0s}", "otlp.abnormal_handshake = 0s (file F): out of range; use 1ms to 10m"),
+        (
+            "otlp: {checkpoint_interval: 100ms}",
+            "otlp.checkpoint_interval = 100ms (file F): out of range; use 1s to 168h, or none",
+        ),
         ("otlp: {max_age: 0s}", "otlp.max_age = 0s (file F): out of range; use 1s to 168h"),
         ("otlp: {timeout: 0s}", "otlp.timeout = 0s (file F): out of range; use 1ms to 10m"),
         ("otlp: {queue: 0}", "otlp.queue = 0 (file F): not a whole number from 1 to 4194304"),

@@ -109,6 +109,16 @@ fn a_rate_limit_can_be_switched_off() {
 }
 
 #[test]
+fn checkpoints_can_be_switched_off() {
+    let interval =
+        |text: &str| config(yaml(&format!("otlp: {{checkpoint_interval: {text}}}"))).otlp.checkpoint_interval;
+    assert_eq!(["0", "0s", "none"].map(interval), [None; 3]);
+    assert_eq!(interval("1m"), Some(Duration::from_mins(1)));
+    let off = config(yaml("otlp: {checkpoint_interval: 0}"));
+    assert_eq!(config(yaml(&off.to_yaml())), off);
+}
+
+#[test]
 fn the_resource_of_environment_and_file_is_one() {
     let file = Scratch::new("c.yaml", "otlp: {resource_attributes: {a: file, b: file, service.name: file}}");
     let only_file = config(load(Some(&file), &[], Vec::new())).otlp;

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::{Credentials, Otlp as Settings, Protocol, Signal};
 use crate::distribution::Place;
 use crate::export::resource::{SCHEMA_URL, SCOPE};
-use crate::ledger::{Connection, End};
+use crate::ledger::{Checkpoint, Connection, End};
 use crate::priority;
 use crate::status::{Board, Export};
 
@@ -42,7 +42,6 @@ mod transport;
 mod words;
 mod worker;
 
-use ids::Ids;
 use link::Link;
 use logs::Logs;
 use metrics::Metrics;
@@ -51,6 +50,7 @@ use request::Requests;
 use sampling::SampledOut;
 use sender::Sender;
 pub use source::Source;
+use span::Part;
 use traces::Traces;
 use transport::{Builder, method};
 
@@ -112,7 +112,7 @@ pub struct Otlp {
 pub struct Stats {
     /// Spans, when they are exported.
     pub spans: Option<Counts>,
-    /// Ended connections that sampling left out.
+    /// Spans that sampling left out.
     pub sampled_out: SampledOut,
     /// Log records, when they are exported.
     pub logs: Option<Counts>,
@@ -125,7 +125,7 @@ pub struct Stats {
 pub struct Report {
     /// Spans, when they were exported.
     pub spans: Option<Counts>,
-    /// Ended connections that sampling left out.
+    /// Spans that sampling left out.
     pub sampled_out: SampledOut,
     /// Log records, when they were exported.
     pub logs: Option<Counts>,
@@ -172,18 +172,25 @@ impl Otlp {
             }
         });
         match &self.traces {
-            Some(traces) => traces.ended(&self.clock, ended),
+            Some(traces) => traces.offer(&self.clock, ended.map(|(connection, end)| (connection, Part::Whole(end)))),
             None => ended.for_each(drop),
         }
     }
 
-    /// The span of a connection that has just been handed over by [`Otlp::ended`], as far as its ids can be computed: None without, and where
-    /// sampling leaves it out.
+    /// Takes checkpoints of connections that live long. As [`Otlp::ended`].
+    pub fn checkpoints(&self, checkpoints: &[Checkpoint]) {
+        if let Some(traces) = &self.traces {
+            let part = |at: &Checkpoint| Part::Stretch { from_ns: at.from_ns, to_ns: at.to_ns };
+            traces.offer(&self.clock, checkpoints.iter().map(|at| (&at.connection, part(at))));
+        }
+    }
+
+    /// The span of a connection that has just been handed over by [`Otlp::ended`]; None where sampling leaves it out.
     pub fn place(&self, connection: &Connection, end: End) -> Option<Place> {
-        let sampler = &self.traces.as_ref()?.sampler;
-        connection.sequence_pair.and(connection.role)?;
-        let ids = Ids::of(connection);
-        sampler
+        let traces = self.traces.as_ref()?;
+        let ids = traces.names.of(connection);
+        traces
+            .sampler
             .has_kept(connection, Some(end), ids.trace)
             .then(|| Place { trace: ids.trace.to_bytes(), span: ids.span.to_bytes() })
     }

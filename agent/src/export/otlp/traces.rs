@@ -1,20 +1,20 @@
-//! Spans: one for each connection that ended.
+//! Spans: one for each connection that ended, and for each checkpoint of those that live long.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::ids::Ids;
+use super::ids::Names;
 use super::link::Link;
 use super::packed::Packed;
 use super::queue::{Batch, Bounds, Counts, Queue};
 use super::sampling::{SampledOut, Sampler, Terms};
 use super::sender::Sender;
-use super::span::{Ended, SpanFields, describe};
+use super::span::{Part, SpanFields, Subject, describe};
 use super::worker::{Outlet, Sent, spawn};
 use crate::clock::Clock;
 use crate::config::Otlp as Settings;
-use crate::ledger::{Connection, End};
+use crate::ledger::Connection;
 
 /// Spans that are worth a request before the usual pause is over: about what one request holds.
 const BATCH: usize = 512;
@@ -22,11 +22,12 @@ const BATCH: usize = 512;
 /// Bytes for each span that may wait. An IPv4 connection takes less, one of IPv6 with all there is to tell a few more.
 const BYTES: usize = 128;
 
-/// The way of ended connections into spans.
+/// The way of connections into spans.
 #[derive(Debug)]
 pub(super) struct Traces {
     pub(super) queue: Arc<Queue<Packed>>,
     pub(super) link: Arc<Link>,
+    pub(super) names: Names,
     pub(super) sampler: Sampler,
     /// As [`SampledOut`] has them.
     sampled_out: [AtomicU64; 2],
@@ -41,21 +42,21 @@ impl Traces {
         let link = Arc::new(link);
         let sampler = Sampler::new(settings);
         spawn("otlp-spans", Arc::clone(&queue), Arc::clone(&link), Spans { sender, terms: sampler.terms() })?;
-        Ok(Self { queue, link, sampler, sampled_out: Default::default() })
+        Ok(Self { queue, link, names: Names::draw(), sampler, sampled_out: Default::default() })
     }
 
-    /// Takes connections that ended. On the thread that drains the ring: no waiting, one lock for all of them.
-    pub(super) fn ended<'a>(&self, clock: &Clock, ended: impl Iterator<Item = (&'a Connection, End)>) {
+    /// Takes connections that ended or had a checkpoint. On the thread that drains the ring: no waiting, one lock for all of them.
+    pub(super) fn offer<'a>(&self, clock: &Clock, parts: impl Iterator<Item = (&'a Connection, Part)>) {
         let offset = clock.offset();
         let mut sampled_out = SampledOut::default();
         let mut decisions = self.sampler.begin(clock.monotonic_ns());
-        let kept = ended.filter_map(|(connection, end)| {
-            let ids = Ids::of(connection);
-            let kept = decisions.decide(connection, Some(end), ids.trace);
+        let kept = parts.filter_map(|(connection, part)| {
+            let ids = self.names.of(connection);
+            let kept = decisions.decide(connection, part.end(), ids.trace);
             let kept = kept.map_err(|left_out| sampled_out.add(left_out)).ok()?;
-            Some(Ended { connection: *connection, end, offset, ids, kept })
+            Some(Subject { connection: *connection, part, offset, ids, kept })
         });
-        self.queue.offer(kept, |ended| ended.kept.is_abnormal(), |ended, line| line.push(&ended));
+        self.queue.offer(kept, |subject| subject.kept.is_abnormal(), |subject, line| line.push(&subject));
         let SampledOut { ratio, rate_limit } = sampled_out;
         for (total, more) in self.sampled_out.iter().zip([ratio, rate_limit]) {
             total.fetch_add(more, Ordering::Relaxed);
@@ -66,7 +67,7 @@ impl Traces {
         self.queue.counts()
     }
 
-    /// Connections that sampling left out.
+    /// Spans that sampling left out.
     pub(super) fn sampled_out(&self) -> SampledOut {
         let [ratio, rate_limit] = self.sampled_out.each_ref().map(|total| total.load(Ordering::Relaxed));
         SampledOut { ratio, rate_limit }
@@ -85,6 +86,6 @@ impl Outlet for Spans {
     fn send(&mut self, batch: &Batch<Packed>) -> Sent {
         let status = self.sender.board.latest();
         let spans = batch.lines().into_iter().flat_map(Packed::iter);
-        self.sender.send(spans, |ended, to| describe(&ended, self.terms, &status, &mut SpanFields(to)))
+        self.sender.send(spans, |subject, to| describe(&subject, self.terms, &status, &mut SpanFields(to)))
     }
 }

@@ -1,7 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::fixtures::{client, refused};
-use super::super::ids::Ids;
+use super::super::fixtures::{client, ids, refused};
 use super::*;
 
 fn sampler(trace_sample_ratio: f64, trace_rate_limit: Option<u32>) -> Sampler {
@@ -11,7 +10,7 @@ fn sampler(trace_sample_ratio: f64, trace_rate_limit: Option<u32>) -> Sampler {
 /// The trace of some connection.
 fn trace(seed: u32, number: u32) -> TraceId {
     let connection = Connection { sequence_pair: Some((seed, number)), ..client() };
-    Ids::of(&connection).trace
+    ids(&connection).trace
 }
 
 /// What a backend makes of a `tracestate`, by the specification: its digits filled up with zeroes to 14.

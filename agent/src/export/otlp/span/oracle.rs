@@ -6,6 +6,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use proptest::prelude::*;
 use prost::Message as _;
 
+use super::super::fixtures::ids;
 use super::super::protobuf::Writer;
 use super::super::sampling::{Sampler, Why};
 use super::*;
@@ -89,6 +90,7 @@ prop_compose! {
         measures in prop::option::of(measures().boxed()),
         owner in prop::option::of(owner().boxed()),
         cgroup in number(),
+        checkpoints in prop_oneof![Just(0), 0..3u32, any::<u32>()],
     ) -> Connection {
         let (first_ns, last_ns, closed_ns, first_retransmit_ns) = times;
         let mut entered_ns = [0; State::LIMIT];
@@ -113,6 +115,7 @@ prop_compose! {
             errno,
             retransmits_syn: retransmits[0],
             retransmits_data: retransmits[1],
+            checkpoints,
             first_retransmit_ns,
             resets_sent: resets[0],
             resets_received: resets[1],
@@ -135,7 +138,10 @@ proptest! {
     #[test]
     fn the_bytes_say_what_opentelemetrys_would(
         connection in connection().boxed(),
-        end in prop::sample::select(End::ALL.to_vec()),
+        part in prop_oneof![
+            prop::sample::select(End::ALL.to_vec()).prop_map(Part::Whole),
+            (time(), time()).prop_map(|(from_ns, to_ns)| Part::Stretch { from_ns, to_ns }),
+        ],
         offset in 1_600_000_000_000_000_000..1_900_000_000_000_000_000i64,
         trace_sample_ratio in prop_oneof![Just(1.0), 0.0..1.0],
         trace_rate_limit in prop::option::of(Just(1)),
@@ -145,13 +151,13 @@ proptest! {
             any::<u16>().prop_map(Kept::Limited),
         ],
     ) {
-        let ended = Ended { ids: Ids::of(&connection), connection, end, offset: Offset::from_nanos(offset), kept };
+        let subject = Subject { ids: ids(&connection), connection, part, offset: Offset::from_nanos(offset), kept };
         let settings = Settings { trace_sample_ratio, trace_rate_limit, ..Settings::default() };
         let (terms, status) = (Sampler::new(&settings).terms(), status());
         let mut writer = Writer::default();
-        describe(&ended, terms, &status, &mut SpanFields(&mut writer));
+        describe(&subject, terms, &status, &mut SpanFields(&mut writer));
         let ours = Span::decode(&writer.buffer[..]).unwrap();
-        prop_assert_eq!(&ours, &Span::from(sdk::span(&ended, terms, &status)));
+        prop_assert_eq!(&ours, &Span::from(sdk::span(&subject, terms, &status)));
         prop_assert!(ours.events.is_sorted_by_key(|event| event.time_unix_nano));
     }
 }
