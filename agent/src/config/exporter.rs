@@ -102,6 +102,7 @@ pub(super) fn build(read: &mut Reader<'_>, warnings: &mut Vec<String>) -> Otlp {
     let mut resource_attributes = resource_attributes(read);
     let named = resource_attributes.remove("service.name");
     let millis = Duration::from_millis;
+    let delays = millis(1)..=Duration::from_mins(1);
     let [sent_traces, sent_metrics, sent_logs] =
         [(&traces, "/v1/traces"), (&metrics, "/v1/metrics"), (&logs, "/v1/logs")]
             .map(|(section, path)| section.resolve(&general, path, warnings));
@@ -121,6 +122,11 @@ pub(super) fn build(read: &mut Reader<'_>, warnings: &mut Vec<String>) -> Otlp {
             duration(s, &(millis(100)..=Duration::from_hours(1)))
         }),
         queue: read.field("otlp.queue", default.queue, |s| one(s, number(1..=4 << 20))),
+        span_batch: read.field("otlp.span_batch", default.span_batch, |s| one(s, number(1..=1 << 20))),
+        span_delay: read.field("otlp.span_delay", default.span_delay, |s| duration(s, &delays)),
+        log_queue: read.field("otlp.log_queue", default.log_queue, |s| one(s, number(1..=1 << 20))),
+        log_batch: read.field("otlp.log_batch", default.log_batch, |s| one(s, number(1..=1 << 20))),
+        log_delay: read.field("otlp.log_delay", default.log_delay, |s| duration(s, &delays)),
         max_age: read.field("otlp.max_age", default.max_age, |s| {
             duration(s, &(Duration::from_secs(1)..=Duration::from_hours(24 * 7)))
         }),

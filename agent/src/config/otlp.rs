@@ -21,6 +21,16 @@ pub struct Otlp {
     pub metrics_interval: Duration,
     /// Ended connections that may wait for export, with 128 bytes of memory for each; beyond it they are dropped and counted.
     pub queue: usize,
+    /// Spans of one request at most.
+    pub span_batch: usize,
+    /// How long spans wait for company before they are sent.
+    pub span_delay: Duration,
+    /// Log records that may wait for export.
+    pub log_queue: usize,
+    /// Log records of one request at most.
+    pub log_batch: usize,
+    /// How long log records wait for company before they are sent.
+    pub log_delay: Duration,
     /// How long a span or a log record may wait for export; what is older is dropped and counted.
     pub max_age: Duration,
     /// Share of normal connections that become spans, 0 to 1.
@@ -136,6 +146,11 @@ impl Default for Otlp {
             logs: None,
             metrics_interval: Duration::from_secs(10),
             queue: 131_072,
+            span_batch: 1_024,
+            span_delay: Duration::from_secs(1),
+            log_queue: 2_048,
+            log_batch: 512,
+            log_delay: Duration::from_secs(1),
             max_age: Duration::from_hours(1),
             trace_sample_ratio: 1.0,
             trace_rate_limit: Some(1_000),

@@ -64,6 +64,11 @@ fn otlp_section(otlp: &Otlp) -> Value {
     let Otlp {
         metrics_interval,
         queue,
+        span_batch,
+        span_delay,
+        log_queue,
+        log_batch,
+        log_delay,
         max_age,
         trace_sample_ratio,
         trace_rate_limit,
@@ -84,6 +89,11 @@ fn otlp_section(otlp: &Otlp) -> Value {
     fields.extend([
         ("metrics_interval", format_duration(*metrics_interval).into()),
         ("queue", (*queue).into()),
+        ("span_batch", (*span_batch).into()),
+        ("span_delay", format_duration(*span_delay).into()),
+        ("log_queue", (*log_queue).into()),
+        ("log_batch", (*log_batch).into()),
+        ("log_delay", format_duration(*log_delay).into()),
         ("max_age", format_duration(*max_age).into()),
         ("trace_sample_ratio", (*trace_sample_ratio).into()),
         ("trace_rate_limit", trace_rate_limit.map_or_else(|| "none".into(), Value::from)),

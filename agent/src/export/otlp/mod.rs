@@ -325,7 +325,7 @@ impl Start<'_> {
     fn logs(&self, signal: &Signal) -> Result<Logs, OtlpError> {
         let sender = self.sender("logs", signal, method::LOGS)?;
         let link = Link::new("logs", &signal.endpoint, signal.protocol);
-        Ok(Logs::start(sender, link, self.settings.max_age, Arc::clone(&self.clock), self.scope.clone())?)
+        Ok(Logs::start(sender, link, self.settings, Arc::clone(&self.clock), self.scope.clone())?)
     }
 
     fn source(&self, traces: Option<&Arc<Traces>>, logs: Option<&Logs>) -> Source {

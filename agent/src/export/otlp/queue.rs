@@ -147,17 +147,14 @@ impl<L: Line> Queue<L> {
         }
     }
 
+    /// Whether there is something to do before this pause is over: a batch is full, or the queue was closed. Waits until then.
+    pub fn is_due_within(&self, pause: Duration) -> bool {
+        self.await_due(pause).is_due(self.batch)
+    }
+
     /// The next batch into `batch`: at once when one is full, otherwise what is there after `pause`. False at the end.
     pub fn take(&self, batch: &mut Batch<L>, pause: Duration) -> bool {
-        let until = Instant::now() + pause;
-        let mut state = self.lock();
-        while state.closed.is_none() && state.ready() < self.batch {
-            let now = Instant::now();
-            if now >= until {
-                break;
-            }
-            state = self.wait(state, until - now);
-        }
+        let mut state = self.await_due(pause);
         state.take(self.batch, batch);
         let last = state.closed.is_some() && batch.is_empty();
         !last && !state.finished
@@ -253,6 +250,19 @@ impl<L: Line> Queue<L> {
         Counts { waiting: state.waiting() as u64, bytes: state.bytes(), ..state.counts }
     }
 
+    fn await_due(&self, pause: Duration) -> MutexGuard<'_, State<L>> {
+        let until = Instant::now() + pause;
+        let mut state = self.lock();
+        while !state.is_due(self.batch) {
+            let now = Instant::now();
+            if now >= until {
+                break;
+            }
+            state = self.wait(state, until - now);
+        }
+        state
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<L>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -336,6 +346,11 @@ impl<L: Line> State<L> {
             line.drop_first(expired);
             self.counts.expired += expired as u64;
         }
+    }
+
+    /// Whether a batch is full, or nothing more is waited for.
+    fn is_due(&self, batch: usize) -> bool {
+        self.closed.is_some() || self.ready() >= batch
     }
 
     fn ready(&self) -> usize {

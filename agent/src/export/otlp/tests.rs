@@ -63,6 +63,25 @@ fn it_speaks_protobuf_over_http() {
 }
 
 #[test]
+fn a_request_holds_no_more_spans_than_is_wanted() {
+    use prost::Message as _;
+
+    let (address, requests) = http("200 OK");
+    let traces = Some(signal(format!("http://{address}/v1/traces"), Protocol::HttpProtobuf));
+    let otlp = start(&Settings { traces, span_batch: 3, ..Settings::default() });
+    let client = client();
+    otlp.ended((0..10).map(|_| (&client, End::TimeWait)));
+    assert_eq!(otlp.shutdown().spans.unwrap().exported, 10);
+    let requests = requests.lock().unwrap();
+    let spans = |body: &Vec<u8>| {
+        let request = ExportTraceServiceRequest::decode(body.as_slice()).unwrap();
+        request.resource_spans[0].scope_spans[0].spans.len()
+    };
+    let sizes: Vec<usize> = requests.iter().map(|(_, body)| spans(body)).collect();
+    assert_eq!(sizes, [3, 3, 3, 1]);
+}
+
+#[test]
 fn an_endpoint_that_comes_late_gets_everything() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let traces = Some(signal(format!("http://{address}"), Protocol::Grpc));

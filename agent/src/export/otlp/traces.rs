@@ -16,9 +16,6 @@ use crate::clock::Clock;
 use crate::config::Otlp as Settings;
 use crate::ledger::Connection;
 
-/// Spans that are worth a request before the usual pause is over: about what one request holds.
-const BATCH: usize = 512;
-
 /// Bytes for each span that may wait. An IPv4 connection takes less, one of IPv6 with all there is to tell a few more.
 const BYTES: usize = 128;
 
@@ -36,12 +33,13 @@ pub(super) struct Traces {
 impl Traces {
     /// Starts the worker.
     pub(super) fn start(sender: Sender, link: Link, settings: &Settings) -> io::Result<Self> {
-        let Settings { queue: items, max_age: age, .. } = *settings;
-        let bounds = Bounds { items, bytes: items.saturating_mul(BYTES), batch: BATCH, age };
+        let Settings { queue: items, span_batch: batch, span_delay: delay, max_age: age, .. } = *settings;
+        let bounds = Bounds { items, bytes: items.saturating_mul(BYTES), batch: batch.min(items), age };
         let queue = Arc::new(Queue::new(bounds));
         let link = Arc::new(link);
         let sampler = Sampler::new(settings);
-        spawn("otlp-spans", Arc::clone(&queue), Arc::clone(&link), Spans { sender, terms: sampler.terms() })?;
+        let outlet = Spans { sender, terms: sampler.terms(), most: batch };
+        spawn("otlp-spans", Arc::clone(&queue), Arc::clone(&link), delay, outlet)?;
         Ok(Self { queue, link, names: Names::draw(), sampler, sampled_out: Default::default() })
     }
 
@@ -78,6 +76,8 @@ impl Traces {
 struct Spans {
     sender: Sender,
     terms: Terms,
+    /// Spans of one request at most.
+    most: usize,
 }
 
 impl Outlet for Spans {
@@ -85,7 +85,7 @@ impl Outlet for Spans {
 
     fn send(&mut self, batch: &Batch<Packed>) -> Sent {
         let status = self.sender.board.latest();
-        let spans = batch.lines().into_iter().flat_map(Packed::iter);
+        let spans = batch.lines().into_iter().flat_map(Packed::iter).take(self.most);
         self.sender.send(spans, |subject, to| describe(&subject, self.terms, &status, &mut SpanFields(to)))
     }
 }
