@@ -69,8 +69,13 @@ fn main() -> Result<()> {
     let timeout = Signal::TIMEOUT;
     let traces =
         Some(Signal { endpoint, protocol, headers: BTreeMap::new(), timeout, compression, tls: Tls::default() });
-    let settings =
-        Settings { traces, queue: 2 * SPANS, shutdown_timeout: Duration::from_mins(1), ..Settings::default() };
+    let settings = Settings {
+        traces,
+        queue: 2 * SPANS,
+        trace_rate_limit: None,
+        shutdown_timeout: Duration::from_mins(1),
+        ..Settings::default()
+    };
     let credentials = settings.credentials()?;
     let source = Source::new(Arc::default(), Arc::default(), None);
     let otlp = Otlp::start(&settings, &credentials, resource(&settings), source, 20_000)?;

@@ -56,9 +56,28 @@ pub struct Told {
 impl Agent {
     /// Starts one; what happens from now on is seen.
     pub fn start<'a>(namespaces: impl IntoIterator<Item = &'a Netns>) -> Result<Self> {
+        Self::start_with(namespaces, &[])
+    }
+
+    /// Starts one with these variables.
+    pub fn start_with<'a>(
+        namespaces: impl IntoIterator<Item = &'a Netns>,
+        variables: &[(&str, String)],
+    ) -> Result<Self> {
         let receiver = Receiver::start()?;
-        let synfin = Synfin::serve(namespaces, &["--otlp-endpoint", &receiver.endpoint()])?;
+        let synfin = Synfin::serve_with(namespaces, &["--otlp-endpoint", &receiver.endpoint()], variables)?;
         Ok(Self { receiver, synfin })
+    }
+
+    /// What it sends to.
+    pub const fn receiver(&self) -> &Receiver {
+        &self.receiver
+    }
+
+    /// Ends it, and gives the receiver.
+    pub fn finish(self) -> Result<Receiver> {
+        self.synfin.terminate()?;
+        Ok(self.receiver)
     }
 
     /// Ends it, and gives all that the receiver got.

@@ -18,7 +18,10 @@ use opentelemetry_proto::tonic::{
         Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric::Data, number_data_point::Value as Number,
     },
     resource::v1::Resource,
-    trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span::Event},
+    trace::v1::{
+        ResourceSpans, ScopeSpans, Span, Status,
+        span::{Event, Link},
+    },
 };
 use prost::Message as _;
 use synfin_tests::otlp::{Mood, Receiver, Signal, Via, judge::Judge};
@@ -57,6 +60,10 @@ fn span(number: u8) -> Result<Span> {
         events: vec![event],
         ..Span::default()
     })
+}
+
+fn link(trace: u8, span: u8) -> Link {
+    Link { trace_id: vec![trace; 16], span_id: vec![span; 8], ..Link::default() }
 }
 
 fn traces(resource: Resource, spans: Vec<Span>) -> ExportTraceServiceRequest {
@@ -105,13 +112,15 @@ fn rejected(signal: Signal, requests: &[Vec<u8>], why: &str) {
 
 #[test]
 fn right_spans_pass() -> Result<()> {
-    judged(Signal::Traces, &[traces(resource(), vec![span(1)?, span(2)?]).encode_to_vec()])
+    let mut sampled = span(3)?;
+    sampled.trace_state = "ot=th:03030303030303".to_owned();
+    judged(Signal::Traces, &[traces(resource(), vec![span(1)?, span(2)?, sampled]).encode_to_vec()])
 }
 
 #[test]
 fn wrong_spans_are_rejected() -> Result<()> {
     type Spoil = fn(&mut Span);
-    let spoilt: [(&str, Spoil); 18] = [
+    let spoilt: [(&str, Spoil); 28] = [
         ("trace id: 8 bytes", |span| span.trace_id.truncate(8)),
         ("trace id: all zeroes", |span| span.trace_id.fill(0)),
         ("span id: 16 bytes", |span| span.span_id = vec![1; 16]),
@@ -129,6 +138,21 @@ fn wrong_spans_are_rejected() -> Result<()> {
         ("comes twice", |span| span.attributes.push(attribute("network.type", "ipv6"))),
         ("not on the list", |span| span.attributes.push(attribute("color", "blue"))),
         ("empty string", |span| span.attributes.push(attribute("error.type", ""))),
+        ("out of its trace", |span| span.links = vec![link(2, 9)]),
+        ("a link to itself", |span| span.links = vec![link(1, 1)]),
+        ("without its connection", |span| (span.name, span.kind) = ("tcp checkpoint".to_owned(), 1)),
+        ("without a number", |span| {
+            (span.name, span.kind, span.parent_span_id) = ("tcp checkpoint".to_owned(), 1, vec![9; 8]);
+        }),
+        ("no entry `ot`", |span| span.trace_state = "th:0".to_owned()),
+        ("hexadecimal", |span| span.trace_state = "ot=th:".to_owned()),
+        ("hexadecimal", |span| span.trace_state = "ot=th:C".to_owned()),
+        ("zeroes at the end", |span| span.trace_state = "ot=th:00".to_owned()),
+        ("random bits of its trace id are 01010101010101", |span| span.trace_state = "ot=th:0101011".to_owned()),
+        ("yet by chance", |span| {
+            span.trace_state = "ot=th:01010101010101".to_owned();
+            span.attributes.push(attribute("synfin.sampling.reason", "reset"));
+        }),
         ("error.type", |span| span.status = Some(Status { message: String::new(), code: 2 })),
     ];
     for (why, spoil) in spoilt {

@@ -102,6 +102,7 @@ pub(super) fn build(read: &mut Reader<'_>, warnings: &mut Vec<String>) -> Otlp {
     let mut resource_attributes = resource_attributes(read);
     let named = resource_attributes.remove("service.name");
     let millis = Duration::from_millis;
+    let delays = millis(1)..=Duration::from_mins(1);
     let [sent_traces, sent_metrics, sent_logs] =
         [(&traces, "/v1/traces"), (&metrics, "/v1/metrics"), (&logs, "/v1/logs")]
             .map(|(section, path)| section.resolve(&general, path, warnings));
@@ -125,7 +126,29 @@ pub(super) fn build(read: &mut Reader<'_>, warnings: &mut Vec<String>) -> Otlp {
         metrics_histograms: read
             .field("otlp.metrics_histograms", default.metrics_histograms, |s| one(s, Histograms::from_name)),
         queue: read.field("otlp.queue", default.queue, |s| one(s, number(1..=4 << 20))),
+        span_batch: read.field("otlp.span_batch", default.span_batch, |s| one(s, number(1..=1 << 20))),
+        span_delay: read.field("otlp.span_delay", default.span_delay, |s| duration(s, &delays)),
+        log_queue: read.field("otlp.log_queue", default.log_queue, |s| one(s, number(1..=1 << 20))),
+        log_batch: read.field("otlp.log_batch", default.log_batch, |s| one(s, number(1..=1 << 20))),
+        log_delay: read.field("otlp.log_delay", default.log_delay, |s| duration(s, &delays)),
+        max_age: read.field("otlp.max_age", default.max_age, |s| {
+            duration(s, &(Duration::from_secs(1)..=Duration::from_hours(24 * 7)))
+        }),
         trace_sample_ratio: read.field("otlp.trace_sample_ratio", default.trace_sample_ratio, |s| one(s, ratio)),
+        trace_rate_limit: read.field("otlp.trace_rate_limit", default.trace_rate_limit, |s| {
+            one(s, or_none(number(0..=10_000_000))).map(|limit| limit.filter(|limit| *limit > 0))
+        }),
+        abnormal_retransmit_ratio: read.field(
+            "otlp.abnormal_retransmit_ratio",
+            default.abnormal_retransmit_ratio,
+            |s| one(s, share),
+        ),
+        abnormal_retransmits: read
+            .field("otlp.abnormal_retransmits", default.abnormal_retransmits, |s| one(s, number(1..=u32::MAX))),
+        abnormal_handshake: read.field("otlp.abnormal_handshake", default.abnormal_handshake, |s| {
+            duration(s, &(millis(1)..=Duration::from_mins(10)))
+        }),
+        checkpoint_interval: read.field("otlp.checkpoint_interval", default.checkpoint_interval, interval),
         shutdown_timeout: read.field("otlp.shutdown_timeout", default.shutdown_timeout, |s| {
             duration(s, &(millis(1)..=Duration::from_mins(10)))
         }),
@@ -148,8 +171,35 @@ fn resource_attributes(read: &mut Reader<'_>) -> BTreeMap<String, String> {
 }
 
 fn ratio(text: &str) -> Result<f64, &'static str> {
-    let ratio = text.parse::<f64>().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
-    ratio.ok_or("not a ratio; use a number from 0 (no spans) to 1 (all)")
+    part(text).ok_or("not a ratio; use a number from 0 (no spans) to 1 (all)")
+}
+
+fn share(text: &str) -> Result<f64, &'static str> {
+    part(text).ok_or("not a share; use a number from 0 (none) to 1 (all), e.g. 0.05")
+}
+
+fn part(text: &str) -> Option<f64> {
+    text.parse::<f64>().ok().filter(|part| (0.0..=1.0).contains(part))
+}
+
+/// A time between two checkpoints, or that there are none.
+fn interval(setting: &Setting) -> Parsed<Option<Duration>> {
+    let off = one(setting, |text| Ok::<_, String>(matches!(text, "none" | "0" | "0s")))?;
+    if off {
+        return Ok(None);
+    }
+    let intervals = Duration::from_secs(1)..=Duration::from_hours(24 * 7);
+    duration(setting, &intervals).map(Some).map_err(|mut faults| {
+        for fault in &mut faults {
+            fault.message.push_str(", or none");
+        }
+        faults
+    })
+}
+
+/// What is switched off by the word `none`.
+fn or_none<T>(parse: impl Fn(&str) -> Result<T, String>) -> impl Fn(&str) -> Result<Option<T>, String> {
+    move |text| if text == "none" { Ok(None) } else { parse(text).map(Some).map_err(|why| format!("{why}, nor none")) }
 }
 
 fn not_empty(text: &str) -> Result<String, &'static str> {

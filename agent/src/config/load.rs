@@ -47,6 +47,7 @@ pub(super) fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigErrors> {
     let env = |name: &str| (sources.env)(name).filter(|value| !value.trim().is_empty());
     problems.extend(sources.names.iter().filter_map(|name| variables::unknown(name, &env)));
     sampler(&env, &mut settings, &mut problems);
+    settings.extend(env(QUEUE).map(|items| Setting::env("otlp.queue", QUEUE, &items)));
     settings.extend(
         FIELDS.iter().filter_map(|field| env(field.env).map(|value| Setting::env(field.path, field.env, &value))),
     );
@@ -62,6 +63,15 @@ pub(super) fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigErrors> {
     Ok(Loaded { config, warnings, file: sources.file.clone() })
 }
 
+/// OpenTelemetry's name for what has one of ours too, which wins.
+const QUEUE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
+
+/// Why nobody has to limit what a span or a log record holds.
+const BOUNDED: &str =
+    "spans and log records hold a few dozen short attributes, a handful of events and one link at most";
+/// Why an export has no end beside that of each attempt.
+const TRIED_AGAIN: &str = "each attempt has otlp.timeout, and what waits is tried again until otlp.max_age";
+
 /// Standard variables whose being ignored would surprise somebody.
 const UNSUPPORTED: &[(&str, &str)] = &[
     ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "metrics are always cumulative"),
@@ -69,6 +79,18 @@ const UNSUPPORTED: &[(&str, &str)] = &[
         "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
         "docs/METRICS.md says which buckets each histogram has",
     ),
+    ("OTEL_BSP_EXPORT_TIMEOUT", TRIED_AGAIN),
+    ("OTEL_BLRP_EXPORT_TIMEOUT", TRIED_AGAIN),
+    ("OTEL_ATTRIBUTE_COUNT_LIMIT", BOUNDED),
+    ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", BOUNDED),
+    ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", BOUNDED),
+    ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", BOUNDED),
+    ("OTEL_SPAN_EVENT_COUNT_LIMIT", BOUNDED),
+    ("OTEL_SPAN_LINK_COUNT_LIMIT", BOUNDED),
+    ("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", BOUNDED),
+    ("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", BOUNDED),
+    ("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", BOUNDED),
+    ("OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", BOUNDED),
     ("OTEL_CONFIG_FILE", "synfin reads its own file, see --config"),
 ];
 

@@ -25,8 +25,30 @@ pub struct Otlp {
     pub metrics_histograms: Histograms,
     /// Ended connections that may wait for export, with 128 bytes of memory for each; beyond it they are dropped and counted.
     pub queue: usize,
-    /// Share of ended connections that become spans, 0 to 1.
+    /// Spans of one request at most.
+    pub span_batch: usize,
+    /// How long spans wait for company before they are sent.
+    pub span_delay: Duration,
+    /// Log records that may wait for export.
+    pub log_queue: usize,
+    /// Log records of one request at most.
+    pub log_batch: usize,
+    /// How long log records wait for company before they are sent.
+    pub log_delay: Duration,
+    /// How long a span or a log record may wait for export; what is older is dropped and counted.
+    pub max_age: Duration,
+    /// Share of normal connections that become spans, 0 to 1.
     pub trace_sample_ratio: f64,
+    /// Spans of normal connections a second, on average; None: no limit.
+    pub trace_rate_limit: Option<u32>,
+    /// Share of the segments sent from which on those that were sent again are abnormal, 0 to 1.
+    pub abnormal_retransmit_ratio: f64,
+    /// Segments sent again that are abnormal, at least.
+    pub abnormal_retransmits: u32,
+    /// Time from SYN to ESTABLISHED from which on it is abnormal.
+    pub abnormal_handshake: Duration,
+    /// Time between two checkpoints of a connection that lives long, each of them a span; None: no checkpoints.
+    pub checkpoint_interval: Option<Duration>,
     /// Longest wait for the last exports at the end.
     pub shutdown_timeout: Duration,
     /// `service.name`.
@@ -132,7 +154,18 @@ impl Default for Otlp {
             metrics_temporality: Temporality::Cumulative,
             metrics_histograms: Histograms::Explicit,
             queue: 131_072,
+            span_batch: 1_024,
+            span_delay: Duration::from_secs(1),
+            log_queue: 2_048,
+            log_batch: 512,
+            log_delay: Duration::from_secs(1),
+            max_age: Duration::from_hours(1),
             trace_sample_ratio: 1.0,
+            trace_rate_limit: Some(1_000),
+            abnormal_retransmit_ratio: 0.05,
+            abnormal_retransmits: 1,
+            abnormal_handshake: Duration::from_secs(1),
+            checkpoint_interval: Some(Duration::from_mins(10)),
             shutdown_timeout: Duration::from_secs(5),
             service_name: "synfin".to_owned(),
             resource_attributes: BTreeMap::new(),

@@ -267,8 +267,8 @@ pub const CATALOGUE: &[Metric] = &[
         "Jumps of the wall clock against the monotonic one."),
     up_down("synfin.filter.missing_namespaces", "{namespace}", &[], read::missing_namespaces,
         "Network namespaces of the filter that do not exist."),
-    counter("synfin.spans.sampled_out", "{span}", &[], read::sampled_out,
-        "Ended connections that sampling left out."),
+    counter("synfin.spans.sampled_out", "{span}", &["synfin.sampling.reason"], read::sampled_out,
+        "Spans that sampling left out: by `otlp.trace_sample_ratio` (`ratio`), or of the others by `otlp.trace_rate_limit` (`rate_limit`)."),
     // Export.
     up_down("synfin.spans.queue.usage", "By", &[], read::span_queue_memory,
         "Memory of the spans that wait for export, those being sent included."),
@@ -278,7 +278,7 @@ pub const CATALOGUE: &[Metric] = &[
         "Spans that may wait for export."),
     counter("otel.sdk.processor.span.processed", "{span}", &["otel.component.type", "error.type"],
         read::spans_processed,
-        "Spans that left the queue: to the exporter, or lost with `error.type` `queue_full` or `shutdown`."),
+        "Spans that left the queue: to the exporter, or lost with `error.type` `queue_full`, `expired` or `shutdown`."),
     counter("otel.sdk.exporter.span.exported", "{span}", &["otel.component.type", "error.type"],
         read::spans_exported,
         "Spans that the endpoint took, or refused for good with `error.type` `rejected`."),
@@ -291,7 +291,7 @@ pub const CATALOGUE: &[Metric] = &[
         "Log records that may wait for export."),
     counter("otel.sdk.processor.log.processed", "{log_record}", &["otel.component.type", "error.type"],
         read::logs_processed,
-        "Log records that left the queue: to the exporter, or lost with `error.type` `queue_full` or `shutdown`."),
+        "Log records that left the queue: to the exporter, or lost with `error.type` `queue_full`, `expired` or `shutdown`."),
     counter("otel.sdk.exporter.log.exported", "{log_record}", &["otel.component.type", "error.type"],
         read::logs_exported,
         "Log records that the endpoint took, or refused for good with `error.type` `rejected`."),
@@ -357,7 +357,7 @@ The names for Prometheus are those that OpenTelemetry's rules make of the OTLP o
 series came: dots become underscores in names and attributes, units become words, counters end in `_total`. Each series has the
 labels `otel_scope_name`, `otel_scope_version` and `otel_scope_schema_url`, and `target_info` has the attributes of the resource.
 OpenMetrics is answered to those who ask for it, with examples for the buckets of histograms: `trace_id` and `span_id` of the slowest
-connection of about the last minute, of those whose spans are exported and whose ids both ends can compute; the text format 0.0.4 to
+connection of about the last minute, of those whose spans are exported; the text format 0.0.4 to
 all others.
 
 | metric | Prometheus | instrument | unit | attributes | meaning |

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use synfin_common::event::NO_REASON;
 
 use super::attribute::{Attribute, Value, text};
+use super::otlp::sampling::SampledOut;
 use super::otlp::{self, queue};
 use super::subject::Subject;
 use crate::distribution::Histogram;
@@ -35,8 +36,8 @@ pub struct Snapshot {
     pub unresolved: Option<u64>,
     /// The queue of spans, when they are exported.
     pub spans: Option<Line>,
-    /// Ended connections that sampling left out.
-    pub sampled_out: u64,
+    /// Spans that sampling left out.
+    pub sampled_out: SampledOut,
     /// The queue of log records, when they are exported.
     pub logs: Option<Line>,
     /// What became of data points, when they are exported by OTLP, and `otel.component.type` of the exporter.
@@ -257,7 +258,9 @@ pub(in crate::export) fn missing_namespaces(view: &View<'_>, point: &mut Points<
 
 pub(in crate::export) fn sampled_out(view: &View<'_>, point: &mut Points<'_, u64>) {
     if view.snapshot.spans.is_some() {
-        point(view.snapshot.sampled_out, &[]);
+        let SampledOut { ratio, rate_limit } = view.snapshot.sampled_out;
+        point(ratio, &[pair("synfin.sampling.reason", "ratio")]);
+        point(rate_limit, &[pair("synfin.sampling.reason", "rate_limit")]);
     }
 }
 
@@ -277,6 +280,7 @@ fn processed(line: Option<Line>, point: &mut Points<'_, u64>) {
     if let Some(Line { counts, processor, .. }) = line {
         point(counts.exported + counts.rejected, &[component(processor)]);
         point(counts.queue_full, &[component(processor), pair("error.type", "queue_full")]);
+        point(counts.expired, &[component(processor), pair("error.type", "expired")]);
         point(counts.shutdown, &[component(processor), pair("error.type", "shutdown")]);
     }
 }

@@ -139,6 +139,17 @@ impl End {
     }
 }
 
+/// A connection that lives long, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// What was known of it then.
+    pub connection: Connection,
+    /// The stretch of its life that this checkpoint ends: from the last one (or its first event), `CLOCK_MONOTONIC` nanoseconds,
+    pub from_ns: u64,
+    /// to this one.
+    pub to_ns: u64,
+}
+
 /// What the ledger knows of a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Connection {
@@ -178,6 +189,8 @@ pub struct Connection {
     pub retransmits_data: u32,
     /// Time of the first retransmit, 0 for none.
     pub first_retransmit_ns: u64,
+    /// Checkpoints that it has had.
+    pub checkpoints: u32,
     /// RSTs sent.
     pub resets_sent: u16,
     /// RSTs received.
@@ -218,6 +231,7 @@ impl Connection {
             retransmits_syn: 0,
             retransmits_data: 0,
             first_retransmit_ns: 0,
+            checkpoints: 0,
             resets_sent: 0,
             resets_received: 0,
             reset_reason: None,
@@ -254,6 +268,36 @@ impl Connection {
         }
         path[..len].sort_by_key(|(at, _)| *at);
         path.into_iter().take(len).map(|(at, state)| (state, at))
+    }
+
+    /// From when on its checkpoints are counted: what it is called by does not change any more. None while it has none.
+    const fn settled_ns(&self) -> Option<u64> {
+        match (self.state, self.entered_ns[State::Established.index()]) {
+            (State::Listen | State::SynSent | State::SynReceived | State::Closed, _) => None,
+            (_, 0) => Some(self.first_ns),
+            (_, established_ns) => Some(established_ns),
+        }
+    }
+
+    /// Takes the checkpoint that became due after `previous_ns` and up to `now_ns`: the last one of those that come every
+    /// `interval_ns` after it was established, or first seen. Whoever calls this has done so at `previous_ns` too; at none before,
+    /// how many of them were missed in a life that began unseen is no question.
+    pub(super) fn checkpoint(&mut self, interval_ns: u64, previous_ns: Option<u64>, now_ns: u64) -> Option<Checkpoint> {
+        let since_ns = self.settled_ns()?;
+        let passed = |at_ns: u64| at_ns.saturating_sub(since_ns) / interval_ns.max(1);
+        let now = passed(now_ns);
+        let before = match previous_ns {
+            Some(previous_ns) => passed(previous_ns),
+            None if self.birth_seen => 0,
+            None => now,
+        };
+        if now <= before {
+            return None;
+        }
+        let at = |number: u64| since_ns.saturating_add(number.saturating_mul(interval_ns));
+        let from_ns = if self.checkpoints == 0 { self.first_ns } else { at(before) };
+        self.checkpoints = self.checkpoints.saturating_add(1);
+        Some(Checkpoint { connection: *self, from_ns, to_ns: at(now) })
     }
 
     /// Whether the kernel has reported its close.

@@ -15,6 +15,7 @@ mod course;
 mod end;
 mod listeners;
 mod reconcile;
+mod sweep;
 mod table;
 mod totals;
 mod tuple;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-pub use connection::{Connection, End, Role, Side, seconds};
+pub use connection::{Checkpoint, Connection, End, Role, Side, seconds};
 pub use counts::Counts;
 use counts::carried;
 use course::{begin, continues, learn, note};
@@ -32,6 +33,8 @@ use listeners::Listeners;
 pub use listeners::{LISTENERS, Listener};
 use reconcile::Comparison;
 pub use reconcile::{Corrections, Owners};
+use sweep::Sweep;
+pub use sweep::Visit;
 use table::{Slot, Table};
 pub use totals::Totals;
 
@@ -85,6 +88,7 @@ pub struct Ledger {
     accounts: Accounts<Counts>,
     tracked: [u64; State::LIMIT],
     listeners: Listeners,
+    sweep: Sweep,
     comparison: Option<Comparison>,
     /// Comparisons begun.
     generation: u32,
@@ -104,6 +108,7 @@ impl Ledger {
             accounts: Accounts::new(accounts::LIMIT),
             tracked: [0; State::LIMIT],
             listeners: Listeners::default(),
+            sweep: Sweep::default(),
             comparison: None,
             generation: 0,
             compared_ns: 0,

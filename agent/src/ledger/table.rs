@@ -4,10 +4,14 @@ use hashbrown::HashMap;
 
 use super::connection::Connection;
 use super::reconcile::Sighting;
+use super::sweep::SLICE;
 use crate::event::Ends;
 
 /// No slot.
 const NIL: u32 = u32::MAX;
+
+/// Instead of a newer neighbour: the entry is free.
+const FREE: u32 = u32::MAX - 1;
 
 /// A place in the table. It is good until its connection is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +114,17 @@ impl Table {
         self.index.values().copied().map(Slot)
     }
 
+    /// So many slices there are.
+    pub(super) const fn slices(&self) -> usize {
+        self.entries.len().div_ceil(SLICE)
+    }
+
+    /// The connections of one slice. A connection stays in its slice.
+    pub(super) fn slice(&mut self, at: usize) -> impl Iterator<Item = &mut Connection> {
+        let entries = self.entries.iter_mut().skip(at * SLICE).take(SLICE);
+        entries.filter(|entry| entry.newer != FREE).map(|entry| &mut entry.connection)
+    }
+
     pub(super) fn sighting(&self, slot: Slot) -> Sighting {
         self.entries[slot.0 as usize].sighting
     }
@@ -163,6 +178,7 @@ impl Table {
         self.unlink(at);
         let entry = &mut self.entries[at as usize];
         entry.older = self.free;
+        entry.newer = FREE;
         let connection = entry.connection;
         self.free = at;
         self.index.remove(&key(&connection.ends));

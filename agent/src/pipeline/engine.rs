@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::event::Event;
 use crate::health::{Health, Probe, Refused, Verdict, roll_up};
 use crate::lanes::Lanes;
-use crate::ledger::{Applied, Ended, Ledger};
+use crate::ledger::{Applied, Checkpoint, Ended, Ledger};
 use crate::loader::{self, Attachment, Filter, Kernel, Outlets};
 use crate::loss;
 use crate::merge::Merge;
@@ -37,6 +37,9 @@ const HASTE: u32 = 16;
 /// Time between two ticks.
 const TICK_NS: u64 = 1_000_000_000;
 
+/// The whole ledger is walked about so often, or four times in the interval of checkpoints.
+const SWEEP_NS: u64 = 10_000_000_000;
+
 /// Ticks between two walks of the ledger's embryos.
 const EMBRYO_TICKS: u64 = 30;
 
@@ -46,6 +49,8 @@ pub(super) trait Observer {
     fn event(&mut self, event: &Event, applied: &Applied<'_>);
     /// Connections that ended since the last call.
     fn ended(&mut self, ended: &[Ended]);
+    /// Checkpoints since the last call, where they were asked for.
+    fn checkpoints(&mut self, _checkpoints: &[Checkpoint]) {}
     /// Once a second: what the kernel has summed up, what was lost since, how things stand, and by how many
     /// nanoseconds the wall clock has jumped.
     fn tick(&mut self, tick: &Tick<'_>);
@@ -80,6 +85,9 @@ pub(super) struct Engine {
     lag: Duration,
     losses: Vec<Loss>,
     ended: Vec<Ended>,
+    /// Time between two checkpoints of a connection.
+    checkpoint_ns: Option<u64>,
+    checkpoints: Vec<Checkpoint>,
     reconciler: Option<Reconciler>,
     /// Namespaces of the filter that the census was told last.
     walked: Vec<u32>,
@@ -112,6 +120,8 @@ impl Engine {
             lag: Duration::ZERO,
             losses: Vec::new(),
             ended: Vec::new(),
+            checkpoint_ns: None,
+            checkpoints: Vec::new(),
             reconciler: None,
             walked: Vec::new(),
         })
@@ -135,6 +145,11 @@ impl Engine {
                 "no census: connections older than the agent, TIME_WAIT and half-open sockets are not told"
             ),
         }
+    }
+
+    /// Tells of connections that live long too, each in this interval, from now on.
+    pub(super) fn tell_checkpoints(&mut self, interval: Duration) {
+        self.checkpoint_ns = u64::try_from(interval.as_nanos()).ok();
     }
 
     pub(super) fn probes(&self) -> Vec<Probe> {
@@ -171,6 +186,7 @@ impl Engine {
         }
         self.ledger.tick(complete_ns);
         self.hand_over(observer);
+        self.sweep(complete_ns, observer);
         if now >= self.next_tick_ns {
             self.next_tick_ns = now + TICK_NS;
             self.tick(now, observer);
@@ -198,6 +214,18 @@ impl Engine {
         if !self.ended.is_empty() {
             observer.ended(&self.ended);
             self.ended.clear();
+        }
+    }
+
+    fn sweep(&mut self, complete_ns: u64, observer: &mut dyn Observer) {
+        let Some(interval_ns) = self.checkpoint_ns else { return };
+        let Self { ledger, checkpoints, .. } = self;
+        ledger.sweep(complete_ns, SWEEP_NS.min(interval_ns / 4), |mut visit| {
+            checkpoints.extend(visit.checkpoint(interval_ns));
+        });
+        if !checkpoints.is_empty() {
+            observer.checkpoints(checkpoints);
+            checkpoints.clear();
         }
     }
 

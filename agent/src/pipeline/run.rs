@@ -22,7 +22,7 @@ use crate::export::otlp::{Otlp, Report, Source};
 use crate::export::prometheus::Exposition;
 use crate::export::resource::{Owners, resource};
 use crate::http::{self, Site};
-use crate::ledger::{Applied, Ended, seconds};
+use crate::ledger::{Applied, Checkpoint, Ended, seconds};
 use crate::logging::{HoldBack, Recent, Warning};
 use crate::owner::{Directory, Logs};
 use crate::peers::Peers;
@@ -44,6 +44,9 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     let mut engine = Engine::start(config, Arc::clone(&clock))?;
     if config.census.enabled {
         engine.survey(config);
+    }
+    if let (Some(_), Some(interval)) = (&config.otlp.traces, config.otlp.checkpoint_interval) {
+        engine.tell_checkpoints(interval);
     }
     // A first status before anybody asks: exporters must not tell of an agent without probes.
     let first = engine.first_status();
@@ -192,6 +195,12 @@ impl Observer for Exporter {
         }
     }
 
+    fn checkpoints(&mut self, checkpoints: &[Checkpoint]) {
+        if let Some(otlp) = &self.otlp {
+            otlp.checkpoints(checkpoints);
+        }
+    }
+
     fn tick(&mut self, tick: &Tick<'_>) {
         if let Some(cgroups) = &mut self.cgroups {
             cgroups.forget();
@@ -288,8 +297,8 @@ fn report_export(report: &Report) {
         if dropped == 0 {
             tracing::info!(exported, "export of {what} ended");
         } else {
-            let Counts { queue_full, rejected, shutdown, .. } = counts;
-            tracing::warn!(exported, dropped, queue_full, rejected, shutdown, "not all {what} arrived");
+            let Counts { queue_full, rejected, expired, shutdown, .. } = counts;
+            tracing::warn!(exported, dropped, queue_full, rejected, expired, shutdown, "not all {what} arrived");
         }
     }
     if let Some(Err(why)) = &report.metrics {

@@ -92,6 +92,7 @@ pub const TELEMETRY: &[&str] = &[
     "process.pid",
     "server.address",
     "server.port",
+    "synfin.checkpoint.number",
     "synfin.clock.jumps",
     "synfin.correction.kind",
     "synfin.event.kind",
@@ -104,5 +105,6 @@ pub const TELEMETRY: &[&str] = &[
     "synfin.probe.verdict",
     "synfin.probes",
     "synfin.reset.socket",
+    "synfin.sampling.reason",
     "synfin.uncounted.reason",
 ];

@@ -5,8 +5,13 @@ use opentelemetry_proto::tonic::trace::v1::{Span, SpanFlags, span::SpanKind, sta
 
 use super::{
     allow,
-    judge::{attributes, moment, text},
+    judge::{attributes, integer, moment, text},
 };
+
+/// Name of the span of a checkpoint.
+pub const CHECKPOINT: &str = "tcp checkpoint";
+/// Which one it is.
+pub const NUMBER: &str = "synfin.checkpoint.number";
 
 /// Fails at the first thing wrong with it.
 pub fn check(span: &Span) -> Result<()> {
@@ -24,6 +29,13 @@ pub fn check(span: &Span) -> Result<()> {
         matches!(kind, SpanKind::Client | SpanKind::Server | SpanKind::Internal),
         "kind {kind:?}: a connection is opened (client), accepted (server), or of unknown origin (internal)"
     );
+    if span.name == CHECKPOINT {
+        ensure!(
+            kind == SpanKind::Internal && !span.parent_span_id.is_empty() && !remote,
+            "a checkpoint without its connection"
+        );
+        ensure!(integer(&span.attributes, NUMBER).is_some_and(|number| number > 0), "a checkpoint without a number");
+    }
     moment(span.start_time_unix_nano).context("start")?;
     moment(span.end_time_unix_nano).context("end")?;
     ensure!(span.end_time_unix_nano >= span.start_time_unix_nano, "it ends before it starts");
@@ -42,13 +54,44 @@ pub fn check(span: &Span) -> Result<()> {
     for link in &span.links {
         id(&link.trace_id, 16).context("trace id of a link")?;
         id(&link.span_id, 8).context("span id of a link")?;
+        ensure!(
+            link.trace_id == span.trace_id,
+            "a link out of its trace: no two connections have to do with each other"
+        );
+        ensure!(link.span_id != span.span_id, "a link to itself");
+        attributes(&link.attributes, allow::TELEMETRY).context("a link")?;
     }
+    stated(span).with_context(|| format!("trace state {:?}", span.trace_state))?;
     let failed = span.status.as_ref().is_some_and(|status| status.code == StatusCode::Error as i32);
     let error = text(&span.attributes, "error.type");
     ensure!(failed == error.is_some(), "status {:?} with error.type {error:?}", span.status);
     let message = span.status.as_ref().map(|status| status.message.as_str()).unwrap_or_default();
     ensure!(failed || message.is_empty(), "a status message without an error: {message:?}");
     Ok(())
+}
+
+/// What a span says of how probable it was to keep it: nothing, or a threshold in its shortest form, which its own trace id reaches
+/// (OpenTelemetry's "TraceState: Probability Sampling"). What was kept for a reason stands for itself.
+fn stated(span: &Span) -> Result<()> {
+    let reason = text(&span.attributes, "synfin.sampling.reason");
+    let Some(probability) = probability(span)? else { return Ok(()) };
+    ensure!(reason.is_none() || probability >= 1.0, "kept because of {reason:?}, and yet by chance");
+    Ok(())
+}
+
+/// How probable it was to keep a span, as its `tracestate` says; none if it does not. Fails for one that should not have been kept.
+pub fn probability(span: &Span) -> Result<Option<f64>> {
+    if span.trace_state.is_empty() {
+        return Ok(None);
+    }
+    let digits = span.trace_state.strip_prefix("ot=th:").context("no entry `ot` with a threshold alone")?;
+    let hexadecimal = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    ensure!(hexadecimal && (1..=14).contains(&digits.len()), "{digits:?} are not up to 14 hexadecimal digits");
+    ensure!(digits == "0" || !digits.ends_with('0'), "zeroes at the end");
+    let threshold = u64::from_str_radix(&format!("{digits:0<14}"), 16)?;
+    let random = span.trace_id[9..].iter().fold(0, |random, byte| random << 8 | u64::from(*byte));
+    ensure!(random >= threshold, "the random bits of its trace id are {random:014x}");
+    Ok(Some(1.0 - threshold as f64 / (1_u64 << 56) as f64))
 }
 
 fn id(id: &[u8], length: usize) -> Result<()> {

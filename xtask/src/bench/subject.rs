@@ -61,7 +61,12 @@ impl Subject {
         match self {
             Self::Synfin => command.args(synfin),
             Self::SynfinFiltered => command.args(synfin).args(filtered),
-            Self::SynfinOtlp => command.args(synfin).args(filtered).args(["--otlp-endpoint", endpoint]),
+            // Each connection is a span, however many there are.
+            Self::SynfinOtlp => command
+                .args(synfin)
+                .args(filtered)
+                .args(["--otlp-endpoint", endpoint])
+                .env("SYNFIN_OTLP_TRACE_RATE_LIMIT", "none"),
             Self::Nothing | Self::Empty | Self::Tcpstates | Self::Tcplife => &mut command,
         };
         let running = Running::spawn(self, command)?;

@@ -107,6 +107,24 @@ fn every_bad_value_names_field_value_origin_and_fix() {
             "otlp: {trace_sample_ratio: .nan}",
             "otlp.trace_sample_ratio = .nan (file F): not a ratio; use a number from 0 (no spans) to 1 (all)",
         ),
+        (
+            "otlp: {trace_rate_limit: many}",
+            "otlp.trace_rate_limit = many (file F): not a whole number from 0 to 10000000, nor none",
+        ),
+        (
+            "otlp: {abnormal_retransmit_ratio: 5%}",
+            "otlp.abnormal_retransmit_ratio = 5% (file F): not a share; use a number from 0 (none) to 1 (all), e.g. 0.05",
+        ),
+        (
+            "otlp: {abnormal_retransmits: 0}",
+            "otlp.abnormal_retransmits = 0 (file F): not a whole number from 1 to 4294967295",
+        ),
+        ("otlp: {abnormal_handshake: 0s}", "otlp.abnormal_handshake = 0s (file F): out of range; use 1ms to 10m"),
+        (
+            "otlp: {checkpoint_interval: 100ms}",
+            "otlp.checkpoint_interval = 100ms (file F): out of range; use 1s to 168h, or none",
+        ),
+        ("otlp: {max_age: 0s}", "otlp.max_age = 0s (file F): out of range; use 1s to 168h"),
         ("otlp: {timeout: 0s}", "otlp.timeout = 0s (file F): out of range; use 1ms to 10m"),
         ("otlp: {queue: 0}", "otlp.queue = 0 (file F): not a whole number from 1 to 4194304"),
         ("otlp: {resources: pod}", "otlp.resources = pod (file F): neither owner nor host"),

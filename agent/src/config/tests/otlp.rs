@@ -101,6 +101,46 @@ fn samplers() {
 }
 
 #[test]
+fn a_rate_limit_can_be_switched_off() {
+    let limit = |text: &str| config(yaml(&format!("otlp: {{trace_rate_limit: {text}}}"))).otlp.trace_rate_limit;
+    assert_eq!((limit("250"), limit("0"), limit("none"), limit("null")), (Some(250), None, None, Some(1_000)));
+    let off = config(yaml("otlp: {trace_rate_limit: 0}"));
+    assert_eq!(config(yaml(&off.to_yaml())), off);
+}
+
+#[test]
+fn batch_processors_are_set_up_by_the_standard_variables() {
+    let set = otlp(&[
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "2048"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "256"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "5000"),
+        ("OTEL_BLRP_MAX_QUEUE_SIZE", "100"),
+        ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "10"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "250"),
+    ]);
+    assert_eq!((set.queue, set.span_batch, set.span_delay), (2_048, 256, Duration::from_secs(5)));
+    assert_eq!((set.log_queue, set.log_batch, set.log_delay), (100, 10, Duration::from_millis(250)));
+    let ours = [("OTEL_BSP_MAX_QUEUE_SIZE", "2048"), ("SYNFIN_OTLP_QUEUE", "7")];
+    assert_eq!(otlp(&ours).queue, 7);
+    let error = env(&[("OTEL_BSP_MAX_QUEUE_SIZE", "many")]).unwrap_err().to_string();
+    assert!(error.contains("otlp.queue = many (env OTEL_BSP_MAX_QUEUE_SIZE): not a whole number"), "{error}");
+    for name in ["OTEL_BSP_EXPORT_TIMEOUT", "OTEL_BLRP_EXPORT_TIMEOUT", "OTEL_SPAN_LINK_COUNT_LIMIT"] {
+        let warnings = env(&[(name, "128")]).unwrap().warnings;
+        assert!(warnings.len() == 1 && warnings[0].starts_with(&format!("{name} has no effect: ")), "{warnings:?}");
+    }
+}
+
+#[test]
+fn checkpoints_can_be_switched_off() {
+    let interval =
+        |text: &str| config(yaml(&format!("otlp: {{checkpoint_interval: {text}}}"))).otlp.checkpoint_interval;
+    assert_eq!(["0", "0s", "none"].map(interval), [None; 3]);
+    assert_eq!(interval("1m"), Some(Duration::from_mins(1)));
+    let off = config(yaml("otlp: {checkpoint_interval: 0}"));
+    assert_eq!(config(yaml(&off.to_yaml())), off);
+}
+
+#[test]
 fn the_resource_of_environment_and_file_is_one() {
     let file = Scratch::new("c.yaml", "otlp: {resource_attributes: {a: file, b: file, service.name: file}}");
     let only_file = config(load(Some(&file), &[], Vec::new())).otlp;
@@ -140,6 +180,7 @@ fn bad_variables_are_named() {
         ("OTEL_METRIC_EXPORT_INTERVAL", "1", "out of range; use 100ms to 1h"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "novalue", "takes key=value"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "a=%FF", "percent-encode UTF-8"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "0", "out of range; use 1ms to 1m"),
         ("OTEL_TRACES_EXPORTER", "console", "use otlp or none"),
         ("OTEL_TRACES_SAMPLER", "xray", "not a sampler of synfin"),
         ("OTEL_SDK_DISABLED", "maybe", "neither true nor false"),

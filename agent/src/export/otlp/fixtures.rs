@@ -1,10 +1,19 @@
 //! Connections for the tests of this module.
 
+use std::sync::LazyLock;
+
+use super::ids::{Ids, Names};
 use crate::event::{Ends, Measures, State, Task};
 use crate::ledger::{Connection, Role, Side};
 
 /// Wall clock minus monotonic clock in the tests.
 pub(super) const OFFSET: i64 = 1_700_000_000_000_000_000;
+
+/// The ids of a connection, as one agent has them.
+pub(super) fn ids(connection: &Connection) -> Ids {
+    static NAMES: LazyLock<Names> = LazyLock::new(Names::draw);
+    NAMES.of(connection)
+}
 
 /// A client's connection 10.0.0.1:40000 → 10.0.0.2:443 that it closed first, one second long.
 pub(super) fn client() -> Connection {

@@ -101,8 +101,8 @@ impl Link {
     /// How export stands, for the agent's own views. Without `counts` what arrived is counted in requests.
     pub(super) fn export(&self, items: &'static str, counts: Option<Counts>) -> Export {
         let (reach, now) = (self.reach(), Instant::now());
-        let Counts { exported, queue_full, rejected, shutdown, waiting, .. } = counts.unwrap_or_default();
-        let lost = [("queue_full", queue_full), ("rejected", rejected), ("shutdown", shutdown)];
+        let Counts { exported, queue_full, rejected, expired, shutdown, waiting, .. } = counts.unwrap_or_default();
+        let lost = [("queue_full", queue_full), ("rejected", rejected), ("expired", expired), ("shutdown", shutdown)];
         Export {
             items,
             endpoint: origin(&self.endpoint).to_owned(),

@@ -17,9 +17,7 @@ use super::queue::{Batch, Bounds, Counts, Queue};
 use super::sender::Sender;
 use super::worker::{Outlet, Sent, spawn};
 use crate::clock::Clock;
-
-/// Records that wait at most: hours of the agent's events, which are rate-limited where they arise.
-const BOUNDS: Bounds = Bounds { items: 2_048, bytes: usize::MAX, batch: 512 };
+use crate::config::Otlp as Settings;
 
 /// Makes event records. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -46,13 +44,17 @@ impl Logs {
     pub(super) fn start(
         sender: Sender,
         link: Link,
+        settings: &Settings,
         clock: Arc<Clock>,
         scope: InstrumentationScope,
     ) -> io::Result<Self> {
         let logger = SdkLoggerProvider::builder().build().logger_with_scope(scope);
-        let logs = Self { queue: Arc::new(Queue::new(BOUNDS)), link: Arc::new(link), logger, clock };
+        // By default hours of the agent's events, which are rate-limited where they arise.
+        let Settings { log_queue: items, log_batch: batch, log_delay: delay, max_age: age, .. } = *settings;
+        let bounds = Bounds { items, bytes: usize::MAX, batch: batch.min(items), age };
+        let logs = Self { queue: Arc::new(Queue::new(bounds)), link: Arc::new(link), logger, clock };
         let outlet = Records { sender, changes: Changes::default(), logs: logs.clone() };
-        spawn("otlp-logs", Arc::clone(&logs.queue), Arc::clone(&logs.link), outlet)?;
+        spawn("otlp-logs", Arc::clone(&logs.queue), Arc::clone(&logs.link), delay, outlet)?;
         Ok(logs)
     }
 

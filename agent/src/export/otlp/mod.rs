@@ -19,10 +19,11 @@ use crate::config::{Credentials, Histograms, Otlp as Settings, Protocol, Signal,
 use crate::distribution::Place;
 use crate::export::resource::{SCHEMA_URL, SCOPE};
 use crate::export::series;
-use crate::ledger::{Connection, End};
+use crate::ledger::{Checkpoint, Connection, End};
 use crate::priority;
 use crate::status::Export;
 
+mod ages;
 mod changes;
 mod envelope;
 mod groups;
@@ -36,6 +37,7 @@ mod packed;
 mod protobuf;
 pub mod queue;
 mod request;
+pub mod sampling;
 mod sender;
 mod source;
 pub mod span;
@@ -44,7 +46,6 @@ mod transport;
 mod words;
 mod worker;
 
-use ids::{Ids, Sampler};
 use link::Link;
 use logs::Logs;
 pub use metrics::Points;
@@ -52,9 +53,10 @@ use metrics::{Manner, Metrics, Names};
 use owned::Owned;
 use queue::Counts;
 use request::Requests;
+use sampling::SampledOut;
 use sender::Sender;
 pub use source::Source;
-use span::Ended;
+use span::Part;
 use traces::Traces;
 use transport::{Builder, method};
 
@@ -106,8 +108,6 @@ pub struct Otlp {
     logs: Option<Logs>,
     metrics: Option<Metrics>,
     source: Source,
-    /// Which spans are kept, when they are exported.
-    sampler: Option<Sampler>,
     /// What gRPC's connections live on.
     runtime: Option<Runtime>,
     shutdown_timeout: Duration,
@@ -118,8 +118,8 @@ pub struct Otlp {
 pub struct Stats {
     /// Spans, when they are exported.
     pub spans: Option<Counts>,
-    /// Ended connections that sampling left out.
-    pub sampled_out: u64,
+    /// Spans that sampling left out.
+    pub sampled_out: SampledOut,
     /// Log records, when they are exported.
     pub logs: Option<Counts>,
     /// Signals whose last attempt failed.
@@ -131,8 +131,8 @@ pub struct Stats {
 pub struct Report {
     /// Spans, when they were exported.
     pub spans: Option<Counts>,
-    /// Ended connections that sampling left out.
-    pub sampled_out: u64,
+    /// Spans that sampling left out.
+    pub sampled_out: SampledOut,
     /// Log records, when they were exported.
     pub logs: Option<Counts>,
     /// Whether the final totals arrived, and if not the last error, when metrics were exported.
@@ -170,26 +170,34 @@ impl Otlp {
             Some(signal) => start.metrics(signal, source).map(|(metrics, source)| (Some(metrics), source))?,
             None => (None, source),
         };
-        let sampler = traces.is_some().then(|| Sampler::new(settings.trace_sample_ratio));
-        Ok(Self { clock, traces, logs, metrics, source, sampler, runtime, shutdown_timeout: settings.shutdown_timeout })
+        Ok(Self { clock, traces, logs, metrics, source, runtime, shutdown_timeout: settings.shutdown_timeout })
     }
 
     /// Takes connections that ended. Made for the thread that drains the ring: it never waits for the network, and takes
     /// one short lock for all of them, so hand them over in batches.
     pub fn ended<'a>(&self, ended: impl IntoIterator<Item = (&'a Connection, End)>) {
         if let Some(traces) = &self.traces {
-            traces.ended(&self.clock, ended.into_iter());
+            let ended = ended.into_iter();
+            traces.offer(&self.clock, ended.map(|(connection, end)| (connection, Part::Whole(end))));
         }
     }
 
-    /// The span of a connection that ended, as far as its ids can be computed: None without, and where sampling leaves it out.
+    /// Takes checkpoints of connections that live long. As [`Otlp::ended`].
+    pub fn checkpoints(&self, checkpoints: &[Checkpoint]) {
+        if let Some(traces) = &self.traces {
+            let part = |at: &Checkpoint| Part::Stretch { from_ns: at.from_ns, to_ns: at.to_ns };
+            traces.offer(&self.clock, checkpoints.iter().map(|at| (&at.connection, part(at))));
+        }
+    }
+
+    /// The span of a connection that has just been handed over by [`Otlp::ended`]; None where sampling leaves it out.
     pub fn place(&self, connection: &Connection, end: End) -> Option<Place> {
-        let sampler = self.sampler?;
-        connection.sequence_pair.and(connection.role)?;
-        let ids = Ids::of(connection);
-        let ended = Ended { connection: *connection, end, offset: self.clock.offset(), ids };
-        let kept = ended.is_abnormal() || sampler.keeps(ids.trace);
-        kept.then(|| Place { trace: ids.trace.to_bytes(), span: ids.span.to_bytes() })
+        let traces = self.traces.as_ref()?;
+        let ids = traces.names.of(connection);
+        traces
+            .sampler
+            .has_kept(connection, Some(end), ids.trace)
+            .then(|| Place { trace: ids.trace.to_bytes(), span: ids.span.to_bytes() })
     }
 
     /// What the metrics are read from, for other exporters.
@@ -211,7 +219,7 @@ impl Otlp {
         ];
         Stats {
             spans: self.traces.as_ref().map(|traces| traces.counts()),
-            sampled_out: self.traces.as_ref().map_or(0, |traces| traces.sampled_out()),
+            sampled_out: self.traces.as_ref().map_or_else(SampledOut::default, |traces| traces.sampled_out()),
             logs: self.logs.as_ref().map(Logs::counts),
             failing: up.into_iter().flatten().filter(|up| !up).count() as u8,
         }
@@ -243,7 +251,7 @@ impl Otlp {
         // Last: these totals tell of the spans and records above.
         let left = end.saturating_duration_since(Instant::now()).max(LAST_METRICS);
         let metrics = self.metrics.as_ref().map(|metrics| metrics.shutdown(left));
-        let sampled_out = self.traces.as_ref().map_or(0, |traces| traces.sampled_out());
+        let sampled_out = self.traces.as_ref().map_or_else(SampledOut::default, |traces| traces.sampled_out());
         Report { spans, sampled_out, logs, metrics }
     }
 }
@@ -320,13 +328,13 @@ impl Start<'_> {
         let sender = self.sender("traces", signal, method::TRACES)?;
         let link = Link::new("traces", &signal.endpoint, signal.protocol);
         let owners = self.source.owners().map(Owned::new);
-        Ok(Traces::start(sender, link, owners, self.settings.queue, self.settings.trace_sample_ratio)?)
+        Ok(Traces::start(sender, link, owners, self.settings)?)
     }
 
     fn logs(&self, signal: &Signal) -> Result<Logs, OtlpError> {
         let sender = self.sender("logs", signal, method::LOGS)?;
         let link = Link::new("logs", &signal.endpoint, signal.protocol);
-        Ok(Logs::start(sender, link, self.source.clock(), self.scope.clone())?)
+        Ok(Logs::start(sender, link, self.settings, self.source.clock(), self.scope.clone())?)
     }
 
     fn source(&self, traces: Option<&Arc<Traces>>, logs: Option<&Logs>) -> Source {

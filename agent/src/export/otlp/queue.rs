@@ -1,11 +1,12 @@
 //! Where things wait for export: bounded, shed by policy, and every single one accounted for.
 //!
-//! At any moment `offered = exported + queue_full + rejected + shutdown + waiting`, where what is being sent just now
-//! still counts as waiting. The lock is held for moves only, never while something is sent.
+//! At any moment `offered = exported + queue_full + rejected + expired + shutdown + waiting`, where what is being sent just
+//! now still counts as waiting. The lock is held for moves only, never while something is sent.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::ages::Ages;
 use super::line::Line;
 
 /// What became of all that was offered. Totals, but for `waiting`.
@@ -19,6 +20,8 @@ pub struct Counts {
     pub queue_full: u64,
     /// Refused by the endpoint for good.
     pub rejected: u64,
+    /// Waited for too long.
+    pub expired: u64,
     /// Left over when the agent stopped.
     pub shutdown: u64,
     /// Waiting or being sent now.
@@ -36,7 +39,7 @@ pub struct Counts {
 impl Counts {
     /// Everything that will never arrive.
     pub const fn dropped(&self) -> u64 {
-        self.queue_full + self.rejected + self.shutdown
+        self.queue_full + self.rejected + self.expired + self.shutdown
     }
 }
 
@@ -49,6 +52,8 @@ pub struct Bounds {
     pub bytes: usize,
     /// Items in a batch, at least one.
     pub batch: usize,
+    /// How long an item may wait.
+    pub age: Duration,
 }
 
 /// A bounded queue with one consumer.
@@ -98,6 +103,8 @@ impl<L: Line> Batch<L> {
 struct State<L> {
     precious: L,
     plain: L,
+    /// Of both lines.
+    ages: [Ages; 2],
     /// Memory of what is being sent.
     in_flight: u64,
     counts: Counts,
@@ -113,7 +120,8 @@ impl<L: Line> Queue<L> {
         let (items, bytes) = (bounds.items.max(1) as u64, bounds.bytes as u64);
         let counts = Counts { capacity: items, bytes_capacity: bytes, ..Counts::default() };
         let (precious, plain) = (L::default(), L::default());
-        let state = State { precious, plain, in_flight: 0, counts, closed: None, finished: false };
+        let ages = [Ages::new(bounds.age), Ages::new(bounds.age)];
+        let state = State { precious, plain, ages, in_flight: 0, counts, closed: None, finished: false };
         Self { state: Mutex::new(state), changed: Condvar::new(), batch: bounds.batch.max(1) }
     }
 
@@ -139,17 +147,14 @@ impl<L: Line> Queue<L> {
         }
     }
 
+    /// Whether there is something to do before this pause is over: a batch is full, or the queue was closed. Waits until then.
+    pub fn is_due_within(&self, pause: Duration) -> bool {
+        self.await_due(pause).is_due(self.batch)
+    }
+
     /// The next batch into `batch`: at once when one is full, otherwise what is there after `pause`. False at the end.
     pub fn take(&self, batch: &mut Batch<L>, pause: Duration) -> bool {
-        let until = Instant::now() + pause;
-        let mut state = self.lock();
-        while state.closed.is_none() && state.ready() < self.batch {
-            let now = Instant::now();
-            if now >= until {
-                break;
-            }
-            state = self.wait(state, until - now);
-        }
+        let mut state = self.await_due(pause);
         state.take(self.batch, batch);
         let last = state.closed.is_some() && batch.is_empty();
         !last && !state.finished
@@ -178,6 +183,12 @@ impl<L: Line> Queue<L> {
         (state.counts.in_flight, state.in_flight) = (0, 0);
         state.precious.put_back(&mut batch.precious);
         state.plain.put_back(&mut batch.plain);
+    }
+
+    /// Drops what has waited for too long at `now`. For the consumer, between attempts, about once a second: how old things are is
+    /// known no better than that.
+    pub fn expire(&self, now: Instant) {
+        self.lock().expire(now);
     }
 
     /// Waits before the next attempt, less long if the queue is closed meanwhile. False when there is no time left.
@@ -239,6 +250,19 @@ impl<L: Line> Queue<L> {
         Counts { waiting: state.waiting() as u64, bytes: state.bytes(), ..state.counts }
     }
 
+    fn await_due(&self, pause: Duration) -> MutexGuard<'_, State<L>> {
+        let until = Instant::now() + pause;
+        let mut state = self.lock();
+        while !state.is_due(self.batch) {
+            let now = Instant::now();
+            if now >= until {
+                break;
+            }
+            state = self.wait(state, until - now);
+        }
+        state
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<L>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -271,7 +295,7 @@ impl<L: Line> State<L> {
             };
             victim.drop_first(1);
         }
-        Some(self.line(precious))
+        Some(self.enter(precious))
     }
 
     fn take(&mut self, most: usize, batch: &mut Batch<L>) {
@@ -305,8 +329,28 @@ impl<L: Line> State<L> {
         }
     }
 
-    fn line(&mut self, precious: bool) -> &mut L {
-        if precious { &mut self.precious } else { &mut self.plain }
+    fn enter(&mut self, precious: bool) -> &mut L {
+        let [of_precious, of_plain] = &mut self.ages;
+        let (line, ages) = if precious { (&mut self.precious, of_precious) } else { (&mut self.plain, of_plain) };
+        ages.entered();
+        line
+    }
+
+    fn expire(&mut self, now: Instant) {
+        // What is being sent will be put back or be gone.
+        if self.finished || self.counts.in_flight != 0 {
+            return;
+        }
+        for (line, ages) in [&mut self.precious, &mut self.plain].into_iter().zip(&mut self.ages) {
+            let expired = ages.expired(line.len(), now);
+            line.drop_first(expired);
+            self.counts.expired += expired as u64;
+        }
+    }
+
+    /// Whether a batch is full, or nothing more is waited for.
+    fn is_due(&self, batch: usize) -> bool {
+        self.closed.is_some() || self.ready() >= batch
     }
 
     fn ready(&self) -> usize {

@@ -93,7 +93,7 @@ impl Source {
                 processor: "batching_span_processor",
                 exporter,
             }),
-            sampled_out: self.spans.as_ref().map_or(0, |(traces, _)| traces.sampled_out()),
+            sampled_out: self.spans.as_ref().map_or_else(Default::default, |(traces, _)| traces.sampled_out()),
             logs: self.logs.as_ref().map(|(logs, exporter)| Line {
                 counts: logs.counts(),
                 processor: "batching_log_processor",

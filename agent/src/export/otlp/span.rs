@@ -1,13 +1,14 @@
-//! A connection as a span: what a span contains is said here, once, and visited by whoever makes something of it
+//! A connection, or a stretch of one, as a span: what a span contains is said here, once, and visited by whoever makes something of it
 //! ([`encode`] bytes, the tests OpenTelemetry's own types).
 
-use opentelemetry::trace::{SpanId, SpanKind, TraceFlags};
+use opentelemetry::trace::{SpanId, SpanKind, TraceFlags, TraceId};
 
-use super::ids::{Ids, TraceStates};
+use super::ids::Ids;
+use super::sampling::{Kept, Terms};
 use crate::clock::Offset;
 use crate::event::{Direction, State};
 pub use crate::export::attribute::Value;
-use crate::ledger::{Connection, End, Role, Side};
+use crate::ledger::{Connection, End, Role, Side, seconds};
 use crate::status::Status;
 
 mod encode;
@@ -16,25 +17,43 @@ mod text;
 pub(super) use encode::{SpanFields, attribute};
 use text::Address;
 
-/// A connection that ended, as it waits for export. What must not change between attempts is fixed when it ended: its
-/// ids, and the wall clock of that moment.
+/// What a span is about, as it waits for export. What must not change between attempts is fixed when it is handed over: ids,
+/// and the wall clock of that moment.
 #[derive(Clone, Debug)]
-pub struct Ended {
-    /// What the ledger knew of it.
+pub struct Subject {
+    /// What the ledger knew of the connection.
     pub connection: Connection,
-    /// How it ended.
-    pub end: End,
-    /// Wall clock against monotonic clock when it ended.
+    /// Which part of its life it is about.
+    pub part: Part,
+    /// Wall clock against monotonic clock then.
     pub offset: Offset,
-    /// Its place in the traces.
+    /// The place of the whole connection in the traces.
     pub ids: Ids,
+    /// Why sampling kept it.
+    pub kept: Kept,
 }
 
-impl Ended {
-    /// Something went wrong that somebody will want to look at. That the ledger lost sight of a connection is no
-    /// property of the connection, and comes in masses when it happens.
-    pub fn is_abnormal(&self) -> bool {
-        (self.end.is_seen() && !self.end.is_normal()) || self.connection.retransmits() > 0
+/// A part of a connection's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it, when it has ended in this way.
+    Whole(End),
+    /// What lies before a checkpoint, the last that the connection has had. `CLOCK_MONOTONIC` nanoseconds.
+    Stretch {
+        /// From the checkpoint before, or its first event,
+        from_ns: u64,
+        /// to this one.
+        to_ns: u64,
+    },
+}
+
+impl Part {
+    /// How the connection ended, if it has.
+    pub const fn end(self) -> Option<End> {
+        match self {
+            Self::Whole(end) => Some(end),
+            Self::Stretch { .. } => None,
+        }
     }
 }
 
@@ -64,7 +83,7 @@ pub struct Head<'a> {
     pub error: Option<&'static str>,
 }
 
-/// Makes something of a span that is described to it: first the head, then attributes, then events in the order of time.
+/// Makes something of a span that is described to it: first the head, then attributes, events in the order of time, links.
 pub trait Visit {
     /// All but attributes and events.
     fn head(&mut self, head: &Head<'_>);
@@ -72,29 +91,52 @@ pub trait Visit {
     fn attribute(&mut self, key: &'static str, value: Value<'_>);
     /// An event, at nanoseconds since the Unix epoch.
     fn event(&mut self, name: &'static str, unix_ns: u64, attributes: &[(&'static str, Value<'_>)]);
+    /// A link to another span of the same trace.
+    fn link(&mut self, trace: TraceId, span: SpanId);
 }
 
-/// Describes the span of a connection. `status` gives names to reset reasons. Nothing is allocated on the way (but for a
-/// process name that is no UTF-8).
-pub fn describe(ended: &Ended, states: &TraceStates, status: &Status, to: &mut impl Visit) {
-    let Ended { connection, end, offset, ids } = ended;
+/// Describes a span. `status` gives names to reset reasons. Nothing is allocated on the way (but for a process name that is no
+/// UTF-8).
+pub fn describe(subject: &Subject, terms: Terms, status: &Status, to: &mut impl Visit) {
+    let Subject { connection, part, offset, ids, kept } = subject;
+    let role = connection.role;
     let ended_ns = if connection.closed_ns == 0 { connection.last_ns } else { connection.closed_ns };
+    let (start, finish, name, kind) = match *part {
+        Part::Whole(_) => (connection.first_ns, ended_ns, name(role), kind(role)),
+        Part::Stretch { from_ns, to_ns } => (from_ns, to_ns, "tcp checkpoint", SpanKind::Internal),
+    };
     // Both ends by the same offset: whatever the wall clock did meanwhile, a span does not end before it starts.
-    let (start, finish) = (connection.first_ns, ended_ns.max(connection.first_ns));
-    let error = end.error_type(connection.errno);
+    let finish = finish.max(start);
+    let error = part.end().and_then(|end| Some((end, end.error_type(connection.errno)?)));
     to.head(&Head {
-        ids: *ids,
-        remote_parent: ids.parent != SpanId::INVALID,
+        ids: own(*ids, connection, *part),
+        remote_parent: part.end().is_some() && ids.parent != SpanId::INVALID,
         flags: FLAGS,
-        trace_state: if ended.is_abnormal() { &states.always } else { &states.sampled },
-        name: name(connection.role),
-        kind: kind(connection.role),
+        trace_state: terms.state(*kept).as_str(),
+        name,
+        kind,
         start_unix_ns: offset.unix_ns(start),
         end_unix_ns: offset.unix_ns(finish),
-        error: error.map(|_| description(*end)),
+        error: error.map(|(end, _)| description(end)),
     });
-    describe_attributes(&mut Attributes(to), connection, *end, error);
-    describe_events(to, connection, status, |ns| offset.unix_ns(ns.clamp(start, finish)), finish);
+    describe_attributes(&mut Attributes(to), connection, *part, error.map(|(_, name)| name));
+    if let Kept::Abnormal(why) = kept {
+        to.attribute("synfin.sampling.reason", Value::Text(why.name()));
+    }
+    describe_events(to, connection, status, *part, |ns| offset.unix_ns(ns.clamp(start, finish)), finish);
+    // To the last checkpoint before the end, or before this one.
+    let before = connection.checkpoints.saturating_sub(part.end().is_none().into());
+    if before > 0 {
+        to.link(ids.trace, ids.checkpoint(before));
+    }
+}
+
+/// The place of the span itself. A checkpoint is a child of its connection, whose span comes when it has ended.
+fn own(ids: Ids, connection: &Connection, part: Part) -> Ids {
+    match part {
+        Part::Whole(_) => ids,
+        Part::Stretch { .. } => Ids { span: ids.checkpoint(connection.checkpoints), parent: ids.span, ..ids },
+    }
 }
 
 /// Never an address: names of spans are for grouping.
@@ -130,11 +172,17 @@ const fn description(end: End) -> &'static str {
 fn describe_attributes(
     list: &mut Attributes<'_, impl Visit>,
     connection: &Connection,
-    end: End,
+    part: Part,
     error: Option<&'static str>,
 ) {
     list.text("network.transport", "tcp");
-    list.text("network.connection.end", end.name());
+    match part {
+        Part::Whole(end) => list.text("network.connection.end", end.name()),
+        Part::Stretch { .. } => {
+            list.text("network.connection.state", connection.state.name());
+            list.integer("synfin.checkpoint.number", connection.checkpoints);
+        }
+    }
     list.some_text("error.type", error);
     describe_ends(list, connection);
     list.some_text("network.tcp.handshake.role", connection.role.map(Role::name));
@@ -146,7 +194,13 @@ fn describe_attributes(
         list.text("process.executable.name", &owner.name());
     }
     list.some_real("network.tcp.handshake.duration", connection.handshake_seconds());
-    list.some_real("network.connection.duration", connection.duration_seconds());
+    let duration = match part {
+        Part::Whole(_) => connection.duration_seconds(),
+        Part::Stretch { to_ns, .. } => {
+            connection.birth_seen.then(|| seconds(to_ns.saturating_sub(connection.first_ns)))
+        }
+    };
+    list.some_real("network.connection.duration", duration);
     list.some_text("network.tcp.close.first", connection.closed_first.map(Side::name));
     if connection.simultaneous {
         list.0.attribute("network.tcp.close.simultaneous", Value::Flag(true));
@@ -221,19 +275,26 @@ fn describe_events(
     to: &mut impl Visit,
     connection: &Connection,
     status: &Status,
+    part: Part,
     time: impl Fn(u64) -> u64,
     finish: u64,
 ) {
     let mut moments = [(0, Moment::Retransmit); MOST_MOMENTS];
     let mut count = 0;
     let mut add = |at, moment| {
+        // Each is told by one checkpoint, and by the whole.
+        if let Part::Stretch { from_ns, to_ns } = part
+            && !(from_ns..to_ns).contains(&at)
+        {
+            return;
+        }
         moments[count] = (time(at), moment);
         count += 1;
     };
     if connection.first_retransmit_ns != 0 {
         add(connection.first_retransmit_ns, Moment::Retransmit);
     }
-    // The ledger keeps no time for resets: they go with the end, which they nearly always are.
+    // The ledger keeps no time for resets: they go with the end, which they nearly always are, and never into a checkpoint.
     for (direction, resets) in
         [(Direction::Transmit, connection.resets_sent), (Direction::Receive, connection.resets_received)]
     {

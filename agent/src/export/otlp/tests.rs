@@ -69,12 +69,32 @@ fn it_speaks_protobuf_over_http() {
 }
 
 #[test]
+fn a_request_holds_no_more_spans_than_is_wanted() {
+    use prost::Message as _;
+
+    let (address, requests) = http("200 OK");
+    let traces = Some(signal(format!("http://{address}/v1/traces"), Protocol::HttpProtobuf));
+    let otlp = start(&Settings { traces, span_batch: 3, ..Settings::default() });
+    let client = client();
+    otlp.ended((0..10).map(|_| (&client, End::TimeWait)));
+    assert_eq!(otlp.shutdown().spans.unwrap().exported, 10);
+    let requests = requests.lock().unwrap();
+    let spans = |body: &Vec<u8>| {
+        let request = ExportTraceServiceRequest::decode(body.as_slice()).unwrap();
+        request.resource_spans[0].scope_spans[0].spans.len()
+    };
+    let sizes: Vec<usize> = requests.iter().map(|(_, body)| spans(body)).collect();
+    assert_eq!(sizes, [3, 3, 3, 1]);
+}
+
+#[test]
 fn an_endpoint_that_comes_late_gets_everything() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let traces = Some(signal(format!("http://{address}"), Protocol::Grpc));
     let otlp = start(&Settings { traces, ..Settings::default() });
-    let refused = refused();
-    otlp.ended((0..700).map(|_| (&refused, End::Refused)));
+    let refused = |number: u64| Connection { first_ns: 1_000_000_000 + number, ..refused() };
+    let refused: Vec<_> = (0..700).map(refused).collect();
+    otlp.ended(refused.iter().map(|connection| (connection, End::Refused)));
     while otlp.stats().failing == 0 {
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -145,9 +165,42 @@ fn sampling_leaves_out_only_what_is_normal() {
     let otlp = start(&settings);
     otlp.ended([(&client(), End::TimeWait), (&refused(), End::Refused)]);
     let report = otlp.shutdown();
-    assert_eq!((report.spans.unwrap().exported, report.sampled_out), (1, 1));
+    let left_out = SampledOut { ratio: 1, rate_limit: 0 };
+    assert_eq!((report.spans.unwrap().exported, report.sampled_out), (1, left_out));
     let inbox = receiver.inbox.lock().unwrap();
     assert_eq!(inbox.spans[0].trace_state, "ot=th:0");
+}
+
+#[test]
+fn checkpoints_and_the_end_of_a_connection_are_one_trace() {
+    let receiver = Receiver::start();
+    let otlp = start(&Settings { traces: Some(receiver.signal()), ..Settings::default() });
+    // Ids that both ends compute, and ids of the agent's own.
+    for mut connection in [client(), Connection { sequence_pair: None, ..server() }] {
+        let ended = connection;
+        (connection.state, connection.closed_ns) = (crate::event::State::Established, 0);
+        let mut checkpoint = |number: u32| {
+            connection.checkpoints = number;
+            let from_ns = connection.first_ns + u64::from(number) * 1_000;
+            Checkpoint { connection, from_ns, to_ns: from_ns + 1_000 }
+        };
+        otlp.checkpoints(&[checkpoint(1), checkpoint(2)]);
+        otlp.ended([(&Connection { checkpoints: 2, ..ended }, End::Closed)]);
+    }
+    let counts = otlp.shutdown().spans.unwrap();
+    assert_eq!((counts.offered, counts.exported), (6, 6));
+    let inbox = receiver.inbox.lock().unwrap();
+    for name in ["tcp connect", "tcp accept"] {
+        let whole = inbox.spans.iter().find(|span| span.name == name).unwrap();
+        let of_it = |span: &&Span| span.trace_id == whole.trace_id && span.name == "tcp checkpoint";
+        let mut checkpoints: Vec<&Span> = inbox.spans.iter().filter(of_it).collect();
+        checkpoints.sort_by_key(|span| span.start_time_unix_nano);
+        let [first, second] = checkpoints[..] else { panic!("{checkpoints:?}") };
+        assert!(checkpoints.iter().all(|span| span.parent_span_id == whole.span_id));
+        assert_eq!(first.links, []);
+        assert_eq!(second.links[0].span_id, first.span_id);
+        assert_eq!(whole.links[0].span_id, second.span_id);
+    }
 }
 
 #[test]
@@ -228,10 +281,10 @@ fn a_connection_has_a_place_if_its_span_is_kept_and_can_be_named() {
         start(&Settings { traces: Some(receiver.signal()), trace_sample_ratio, ..Settings::default() })
     };
     let (all, abnormal, none) = (keeping(1.0), keeping(0.0), start(&Settings::default()));
-    let ids = Ids::of(&client());
+    let ids = fixtures::ids(&client());
     let place = Place { trace: ids.trace.to_bytes(), span: ids.span.to_bytes() };
     assert_eq!(all.place(&client(), End::TimeWait), Some(place));
-    assert_eq!(all.place(&refused(), End::Refused), None, "its ids are drawn elsewhere");
+    assert!(all.place(&refused(), End::Refused).is_some_and(|other| other != place), "by ids of the agent's own");
     assert_eq!(abnormal.place(&client(), End::TimeWait), None);
     assert_eq!(abnormal.place(&client(), End::ResetReceived), Some(place));
     assert_eq!(none.place(&client(), End::TimeWait), None);

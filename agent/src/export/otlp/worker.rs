@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::line::Line;
 use super::link::Link;
@@ -12,8 +12,8 @@ use super::queue::{Batch, Queue};
 use super::words::plain;
 use crate::priority;
 
-/// How long things wait for company before they are sent.
-const FLUSH: Duration = Duration::from_secs(1);
+/// The outlet looks around about so often.
+const TICK: Duration = Duration::from_secs(1);
 /// Pauses after a failed attempt: from this, doubled each time,
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// up to this.
@@ -94,11 +94,12 @@ impl<L: Line> Drop for Finish<L> {
     }
 }
 
-/// Starts the thread. It ends once the queue is closed and either empty or out of time.
+/// Starts the thread. Things wait for company for `delay` before they are sent. It ends once the queue is closed and either empty or out of time.
 pub(super) fn spawn<O: Outlet>(
     name: &str,
     queue: Arc<Queue<O::Line>>,
     link: Arc<Link>,
+    delay: Duration,
     mut outlet: O,
 ) -> io::Result<()> {
     // Nobody joins the thread: it may hang in a request for as long as the endpoint's time-out, and what it leaves is
@@ -106,16 +107,28 @@ pub(super) fn spawn<O: Outlet>(
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         priority::lower();
         let finish = Finish(queue);
-        run(&finish.0, &link, &mut outlet);
+        run(&finish.0, &link, delay, &mut outlet);
     })?;
     Ok(())
 }
 
-fn run<O: Outlet>(queue: &Queue<O::Line>, link: &Link, outlet: &mut O) {
+fn run<O: Outlet>(queue: &Queue<O::Line>, link: &Link, delay: Duration, outlet: &mut O) {
     let mut batch = Batch::default();
     let mut pause = FIRST_PAUSE;
-    while queue.take(&mut batch, FLUSH) {
+    loop {
+        let mut left = delay;
+        while left > TICK && !queue.is_due_within(TICK) {
+            outlet.tick();
+            queue.expire(Instant::now());
+            left -= TICK;
+        }
+        if !queue.take(&mut batch, left) {
+            return;
+        }
         outlet.tick();
+        if batch.is_empty() {
+            queue.expire(Instant::now());
+        }
         while !batch.is_empty() {
             let Sent { items, answer } = outlet.send(&batch);
             match answer {
@@ -134,6 +147,7 @@ fn run<O: Outlet>(queue: &Queue<O::Line>, link: &Link, outlet: &mut O) {
                 Err(Failure::Retry { why, after }) => {
                     link.failed(&why);
                     queue.put_back(&mut batch);
+                    queue.expire(Instant::now());
                     if !back_off(queue, outlet, pause.max(after.unwrap_or_default().min(LONGEST_ASKED))) {
                         return;
                     }
@@ -149,7 +163,7 @@ fn run<O: Outlet>(queue: &Queue<O::Line>, link: &Link, outlet: &mut O) {
 fn back_off<O: Outlet>(queue: &Queue<O::Line>, outlet: &mut O, pause: Duration) -> bool {
     let mut left = pause;
     while !left.is_zero() {
-        let step = left.min(FLUSH);
+        let step = left.min(TICK);
         if !queue.back_off(step) {
             return false;
         }
@@ -157,6 +171,7 @@ fn back_off<O: Outlet>(queue: &Queue<O::Line>, outlet: &mut O, pause: Duration) 
             return true;
         }
         outlet.tick();
+        queue.expire(Instant::now());
         left -= step;
     }
     true
@@ -178,7 +193,11 @@ mod tests {
     }
 
     fn queue(batch: usize) -> Arc<Queue<Numbers>> {
-        Arc::new(Queue::new(Bounds { items: 100, bytes: usize::MAX, batch }))
+        aging(batch, Duration::from_hours(1))
+    }
+
+    fn aging(batch: usize, age: Duration) -> Arc<Queue<Numbers>> {
+        Arc::new(Queue::new(Bounds { items: 100, bytes: usize::MAX, batch, age }))
     }
 
     /// Answers as told, then accepts; notes what it accepted.
@@ -218,7 +237,7 @@ mod tests {
         let queue = queue(batch);
         let accepted = Arc::default();
         let outlet = Scripted { answers, fits, accepted: Arc::clone(&accepted) };
-        spawn("test", Arc::clone(&queue), Arc::new(link()), outlet).unwrap();
+        spawn("test", Arc::clone(&queue), Arc::new(link()), TICK, outlet).unwrap();
         (queue, accepted)
     }
 
@@ -281,6 +300,66 @@ mod tests {
         assert_eq!(end(&queue).exported, 1);
     }
 
+    /// Counts how often it looked around, and what came when.
+    struct Watchful {
+        ticks: Arc<Mutex<u32>>,
+        sent: Arc<Mutex<Vec<(Instant, usize)>>>,
+    }
+
+    impl Outlet for Watchful {
+        type Line = Numbers;
+
+        fn send(&mut self, batch: &Batch<Numbers>) -> Sent {
+            self.sent.lock().unwrap().push((Instant::now(), batch.len()));
+            Sent { items: batch.len(), answer: Ok(Accepted::default()) }
+        }
+
+        fn tick(&mut self) {
+            *self.ticks.lock().unwrap() += 1;
+        }
+    }
+
+    #[test]
+    fn things_wait_for_company_as_long_as_is_wanted_while_the_outlet_looks_around() {
+        let queue = queue(3);
+        let (ticks, sent) = (Arc::<Mutex<u32>>::default(), Arc::<Mutex<Vec<_>>>::default());
+        let outlet = Watchful { ticks: Arc::clone(&ticks), sent: Arc::clone(&sent) };
+        let begin = Instant::now();
+        spawn("test", Arc::clone(&queue), Arc::new(link()), TICK * 5 / 2, outlet).unwrap();
+        offer(&queue, [1]);
+        while sent.lock().unwrap().is_empty() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let (at, items) = sent.lock().unwrap()[0];
+        assert!(at - begin >= TICK * 5 / 2 && items == 1, "{items} after {:?}", at - begin);
+        assert!(*ticks.lock().unwrap() >= 3, "two on the way, one at the end");
+        // A full batch waits for nobody; at the end nothing does.
+        offer(&queue, [2, 3, 4]);
+        offer(&queue, [5]);
+        let counts = end(&queue);
+        assert_eq!(counts.exported, 5);
+        let sent: Vec<usize> = sent.lock().unwrap().iter().map(|(_, items)| *items).collect();
+        assert_eq!(sent.iter().sum::<usize>(), 5);
+        assert!(sent.iter().all(|items| *items <= 3), "{sent:?}");
+        assert!(begin.elapsed() < TICK * 4, "{:?}", begin.elapsed());
+    }
+
+    #[test]
+    fn what_an_outage_outlasts_is_dropped_and_counted() {
+        let queue = aging(4, Duration::from_millis(50));
+        let accepted = Arc::default();
+        let outlet = Scripted { answers: vec![away(None)], fits: 4, accepted: Arc::clone(&accepted) };
+        spawn("test", Arc::clone(&queue), Arc::new(link()), TICK, outlet).unwrap();
+        offer(&queue, [1, 2, 3, 4]);
+        while queue.counts().expired == 0 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        offer(&queue, [5]);
+        let counts = end(&queue);
+        assert_eq!((counts.offered, counts.expired, counts.exported, counts.dropped()), (5, 4, 1, 4));
+        assert_eq!(*accepted.lock().unwrap(), [5]);
+    }
+
     #[test]
     fn a_panic_in_the_outlet_closes_the_books() {
         struct Broken;
@@ -291,7 +370,7 @@ mod tests {
             }
         }
         let queue = queue(1);
-        spawn("test", Arc::clone(&queue), Arc::new(link()), Broken).unwrap();
+        spawn("test", Arc::clone(&queue), Arc::new(link()), TICK, Broken).unwrap();
         offer(&queue, [1, 2]);
         let counts = queue.wait_finished(Instant::now() + Duration::from_secs(20));
         assert_eq!((counts.offered, counts.shutdown, counts.waiting), (2, 2, 0));

@@ -1,4 +1,4 @@
-//! Ended connections in few bytes: how they wait for export. A quarter of what the ledger needs to work with them, so that an
+//! What spans are about, in few bytes: how connections that ended, and stretches of others, wait for export. A quarter of what the ledger needs to work with them, so that an
 //! outage of a minute fits in memory; what a span tells is all there.
 
 mod record;
@@ -6,7 +6,7 @@ mod record;
 use std::collections::VecDeque;
 
 use super::line::Line;
-use super::span::Ended;
+use super::span::Subject;
 use record::Base;
 
 /// Memory is taken and given back in pieces of this size: some 500 connections.
@@ -15,7 +15,7 @@ const CHUNK: usize = 64 << 10;
 /// A record is shorter; a chunk with less room is full.
 const LONGEST: usize = 512;
 
-/// Ended connections, one behind the other.
+/// Subjects of spans, one behind the other.
 #[derive(Debug, Default)]
 pub(super) struct Packed {
     chunks: VecDeque<Chunk>,
@@ -23,7 +23,7 @@ pub(super) struct Packed {
     bytes: usize,
 }
 
-/// Connections that ended one after the other. Each is written as its length and what differs from the base.
+/// Those that came one after the other. Each is written as its length and what differs from the base.
 #[derive(Debug)]
 struct Chunk {
     bytes: Vec<u8>,
@@ -56,15 +56,15 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 impl Packed {
-    /// Adds a connection at the end.
-    pub(super) fn push(&mut self, ended: &Ended) {
+    /// Adds one at the end.
+    pub(super) fn push(&mut self, subject: &Subject) {
         if self.chunks.back().is_none_or(|last| last.bytes.len() + LONGEST > CHUNK) {
-            self.chunks.push_back(Chunk::new(Base::of(ended)));
+            self.chunks.push_back(Chunk::new(Base::of(subject)));
         }
         let Some(last) = self.chunks.back_mut() else { return };
         let before = last.bytes.len();
         last.bytes.extend_from_slice(&[0; 2]);
-        record::write(ended, last.base, &mut last.bytes);
+        record::write(subject, last.base, &mut last.bytes);
         let length = last.bytes.len() - before - 2;
         debug_assert!(length + 2 <= LONGEST, "a record of {length} bytes");
         last.bytes[before..before + 2].copy_from_slice(&(length as u16).to_ne_bytes());
@@ -73,8 +73,8 @@ impl Packed {
         self.bytes += length + 2;
     }
 
-    /// The connections, from the head on.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Ended> {
+    /// All of them, from the head on.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Subject> {
         self.chunks.iter().flat_map(|chunk| chunk.records().filter_map(|record| record::read(record, chunk.base)))
     }
 

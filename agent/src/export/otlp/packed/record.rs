@@ -1,11 +1,12 @@
-//! One ended connection as bytes: numbers as long as they are large (LEB128), times as differences.
+//! What one span is about, as bytes: numbers as long as they are large (LEB128), times as differences.
 //!
 //! For the memory of this process alone: nothing of it is a contract.
 
 use prost::encoding::{decode_varint, encode_varint};
 
 use super::super::ids::Ids;
-use super::super::span::Ended;
+use super::super::sampling::{Kept, Why};
+use super::super::span::{Part, Subject};
 use crate::clock::Offset;
 use crate::event::{Ends, Measures, State, Task};
 use crate::ledger::{Connection, End, Role, Side};
@@ -18,8 +19,8 @@ pub(super) struct Base {
 }
 
 impl Base {
-    pub(super) fn of(ended: &Ended) -> Self {
-        Self { time_ns: ended.connection.first_ns, offset_ns: ended.offset.nanos() }
+    pub(super) fn of(subject: &Subject) -> Self {
+        Self { time_ns: subject.connection.first_ns, offset_ns: subject.offset.nanos() }
     }
 }
 
@@ -45,6 +46,14 @@ mod flag {
     pub(super) const IDS: u64 = 1 << 14;
     pub(super) const MEASURES: u64 = 1 << 15;
     pub(super) const OWNER: u64 = 1 << 16;
+    /// Kept for what it is: this is told.
+    pub(super) const ABNORMAL: u64 = 1 << 17;
+    /// Kept by the rate limit, with this threshold.
+    pub(super) const LIMITED: u64 = 1 << 18;
+    /// It has had checkpoints.
+    pub(super) const CHECKPOINTS: u64 = 1 << 19;
+    /// It lives: this is about a stretch of its life.
+    pub(super) const STRETCH: u64 = 1 << 20;
 }
 
 const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
@@ -65,8 +74,8 @@ const fn is_computed(connection: &Connection) -> bool {
 }
 
 /// Appends a connection.
-pub(super) fn write(ended: &Ended, base: Base, to: &mut Vec<u8>) {
-    let Ended { connection, end, offset, ids } = ended;
+pub(super) fn write(subject: &Subject, base: Base, to: &mut Vec<u8>) {
+    let Subject { connection, part, offset, ids, kept } = subject;
     let c = connection;
     let v4 = c.ends.local.starts_with(&MAPPED) && c.ends.peer.starts_with(&MAPPED);
     let trouble = [
@@ -95,10 +104,15 @@ pub(super) fn write(ended: &Ended, base: Base, to: &mut Vec<u8>) {
         (flag::IDS, !is_computed(c)),
         (flag::MEASURES, c.measures.is_some()),
         (flag::OWNER, c.owner.is_some()),
+        (flag::ABNORMAL, kept.is_abnormal()),
+        (flag::LIMITED, matches!(kept, Kept::Limited(_))),
+        (flag::CHECKPOINTS, c.checkpoints != 0),
+        (flag::STRETCH, part.end().is_none()),
     ];
     let flags = flags.iter().filter(|(_, is_set)| *is_set).fold(0, |flags, (flag, _)| flags | flag);
     // Each fits four bits; checked below.
-    let kinds = (end.index() << 8 | c.state.index() << 4 | c.left.index()) as u64;
+    let end = part.end().map_or(0, End::index);
+    let kinds = (end << 8 | c.state.index() << 4 | c.left.index()) as u64;
     let entered: u64 = (0..State::LIMIT).filter(|at| c.entered_ns[*at] != 0).fold(0, |set, at| set | 1 << at);
     for number in [
         flags,
@@ -149,6 +163,18 @@ pub(super) fn write(ended: &Ended, base: Base, to: &mut Vec<u8>) {
         to.push(length as u8);
         to.extend_from_slice(&owner.comm[..length]);
     }
+    if c.checkpoints != 0 {
+        encode_varint(c.checkpoints.into(), to);
+    }
+    if let Part::Stretch { from_ns, to_ns } = part {
+        encode_varint(zigzag(c.first_ns, *from_ns), to);
+        encode_varint(zigzag(*from_ns, *to_ns), to);
+    }
+    match kept {
+        Kept::Abnormal(why) => to.push(why.index() as u8),
+        Kept::Limited(digits) => to.extend_from_slice(&digits.to_ne_bytes()),
+        Kept::Ratio => {}
+    }
 }
 
 /// Sequence numbers are of no use after the end.
@@ -165,7 +191,7 @@ fn write_measures(measures: &Measures, to: &mut Vec<u8>) {
 }
 
 /// Reads what [`write`] has written.
-pub(super) fn read(record: &[u8], base: Base) -> Option<Ended> {
+pub(super) fn read(record: &[u8], base: Base) -> Option<Subject> {
     let mut from = Reader(record);
     let (flags, kinds, entered) = (from.number()?, from.number()?, from.number()?);
     let is = |flag| flags & flag != 0;
@@ -217,7 +243,7 @@ pub(super) fn read(record: &[u8], base: Base) -> Option<Ended> {
     if is(flag::PAIR) {
         connection.sequence_pair = Some((u32::from_ne_bytes(from.array()?), u32::from_ne_bytes(from.array()?)));
     }
-    let ids = if is(flag::IDS) { Ids::unrelated(from.array()?, from.array()?) } else { Ids::of(&connection) };
+    let ids = if is(flag::IDS) { Ids::unrelated(from.array()?, from.array()?) } else { Ids::computed(&connection)? };
     if is(flag::MEASURES) {
         connection.measures = Some(from.measures()?);
     }
@@ -227,7 +253,23 @@ pub(super) fn read(record: &[u8], base: Base) -> Option<Ended> {
         comm.get_mut(..length)?.copy_from_slice(from.bytes(length)?);
         connection.owner = Some(Task { pid, comm });
     }
-    Some(Ended { connection, end: *End::ALL.get(kind(8))?, offset: Offset::from_nanos(offset), ids })
+    if is(flag::CHECKPOINTS) {
+        connection.checkpoints = from.small()?;
+    }
+    let part = if is(flag::STRETCH) {
+        let from_ns = unzigzag(first_ns, from.number()?);
+        Part::Stretch { from_ns, to_ns: unzigzag(from_ns, from.number()?) }
+    } else {
+        Part::Whole(*End::ALL.get(kind(8))?)
+    };
+    let kept = if is(flag::ABNORMAL) {
+        Kept::Abnormal(*Why::ALL.get(usize::from(from.array::<1>()?[0]))?)
+    } else if is(flag::LIMITED) {
+        Kept::Limited(u16::from_ne_bytes(from.array()?))
+    } else {
+        Kept::Ratio
+    };
+    Some(Subject { connection, part, offset: Offset::from_nanos(offset), ids, kept })
 }
 
 fn state(index: usize) -> Option<State> {

@@ -1,18 +1,21 @@
 use proptest::prelude::*;
 
-use super::super::fixtures::{OFFSET, client, server};
-use super::super::ids::Ids;
+use super::super::fixtures::{OFFSET, client, ids, server};
+use super::super::sampling::{Kept, Why};
+use super::super::span::Part;
 use super::*;
 use crate::clock::Offset;
 use crate::event::{Ends, Measures, State, Task};
 use crate::ledger::{Connection, End, Role, Side};
 
-fn ended(connection: &Connection, end: End) -> Ended {
-    Ended { ids: Ids::of(connection), connection: *connection, end, offset: Offset::from_nanos(OFFSET) }
+fn ended(connection: &Connection, end: End) -> Subject {
+    let kept = Kept::Limited(0xfd70);
+    let (part, offset) = (Part::Whole(end), Offset::from_nanos(OFFSET));
+    Subject { ids: ids(connection), connection: *connection, part, offset, kept }
 }
 
 /// What of a connection is kept: not where its socket lay, nor sequence numbers after their use.
-fn kept(mut ended: Ended) -> Ended {
+fn kept(mut ended: Subject) -> Subject {
     ended.connection.ends.sock = 0;
     if let Some(measures) = &mut ended.connection.measures {
         (measures.snd_una, measures.rcv_nxt, measures.snd_nxt) = (0, 0, 0);
@@ -36,7 +39,17 @@ fn ended_connections_take_less_than_128_bytes() {
     }
     let server = server();
     for number in 0..100_000 {
-        packed.push(&ended(if number % 2 == 0 { &busy } else { &server }, End::TimeWait));
+        let mut subject = ended(if number % 2 == 0 { &busy } else { &server }, End::TimeWait);
+        if number % 4 == 0 {
+            // A connection that goes on, at a checkpoint, after weeks.
+            subject.connection.checkpoints = 4_000;
+            subject.connection.closed_ns = 0;
+            subject.connection.entered_ns[State::FinWait1.index()] = 0;
+            subject.connection.entered_ns[State::FinWait2.index()] = 0;
+            subject.connection.entered_ns[State::Closed.index()] = 0;
+            subject.part = Part::Stretch { from_ns: 2 * weeks, to_ns: 2 * weeks + 600_000_000_000 };
+        }
+        packed.push(&subject);
     }
     let memory: usize = packed.chunks.iter().map(|chunk| chunk.bytes.capacity() + size_of::<Chunk>()).sum();
     assert!(memory <= 128 * 100_000, "{} bytes for each", memory / 100_000);
@@ -70,14 +83,25 @@ fn the_longest_record_fits() {
         snd_nxt: 0,
     });
     worst.owner = Some(Task { pid: u32::MAX, comm: [b'x'; 16] });
+    worst.checkpoints = u32::MAX;
+    let mut longest = ended(&worst, End::Folded);
+    longest.part = Part::Stretch { from_ns: 1 << 63, to_ns: 0 };
     let mut packed = Packed::default();
     packed.push(&ended(&client(), End::Closed)); // another base
-    packed.push(&ended(&worst, End::Folded));
+    packed.push(&longest);
     assert!(packed.chunks[0].records().all(|record| record.len() + 2 <= LONGEST));
     assert_eq!(packed.iter().nth(1).map(|ended| ended.connection), Some(kept(ended(&worst, End::Folded)).connection));
 }
 
-fn connection() -> impl Strategy<Value = Ended> {
+fn kept_somehow() -> impl Strategy<Value = Kept> {
+    prop_oneof![
+        prop::sample::select(Why::ALL.to_vec()).prop_map(Kept::Abnormal),
+        Just(Kept::Ratio),
+        any::<u16>().prop_map(Kept::Limited),
+    ]
+}
+
+fn connection() -> impl Strategy<Value = Subject> {
     let optional = |range: std::ops::Range<u64>| prop_oneof![Just(0), range];
     let times = prop::array::uniform12(optional(1..1 << 50));
     let numbers =
@@ -89,13 +113,13 @@ fn connection() -> impl Strategy<Value = Ended> {
         any::<Option<([u64; 4], [u32; 7])>>(),
         any::<Option<(u32, [u8; 16])>>(),
         any::<([u8; 16], [u8; 16])>(),
-        -1_000_000_000_000..1_000_000_000_000_i64,
+        (-1_000_000_000_000..1_000_000_000_000_i64, kept_somehow(), any::<Option<(u64, u64)>>()),
     );
     (times, numbers, choices, trouble, more).prop_map(|(entered_ns, numbers, choices, trouble, more)| {
         let (cookie, netns, local_port, peer_port, cgroup, first_ns, last_ns) = numbers;
         let (flags, role, first, state, left, end) = choices;
         let (small, large, time, reset_reason) = trouble;
-        let (sequence_pair, measures, owner, (mut local, mut peer), jump) = more;
+        let (sequence_pair, measures, owner, (mut local, mut peer), (jump, kept, stretch)) = more;
         if flags[5] {
             local[..12].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
             peer[..12].copy_from_slice(&local[..12]);
@@ -141,7 +165,12 @@ fn connection() -> impl Strategy<Value = Ended> {
             cgroup,
             ..Connection::new(ends, State::ALL[state], first_ns)
         };
-        Ended { ids: Ids::of(&connection), connection, end: End::ALL[end], offset: Offset::from_nanos(OFFSET + jump) }
+        let part = match stretch {
+            Some((from_ns, to_ns)) => Part::Stretch { from_ns, to_ns },
+            None => Part::Whole(End::ALL[end]),
+        };
+        let connection = Connection { checkpoints: small as u32, ..connection };
+        Subject { ids: ids(&connection), connection, part, offset: Offset::from_nanos(OFFSET + jump), kept }
     })
 }
 
@@ -153,11 +182,12 @@ proptest! {
         for ended in &all {
             packed.push(ended);
         }
-        let read: Vec<Ended> = packed.iter().collect();
+        let read: Vec<Subject> = packed.iter().collect();
         prop_assert_eq!(read.len(), all.len());
         for (read, ended) in read.iter().zip(&all) {
             prop_assert_eq!(read.connection, ended.connection);
-            prop_assert_eq!((read.end, read.offset, read.ids), (ended.end, ended.offset, ended.ids));
+            prop_assert_eq!((read.part, read.offset, read.ids), (ended.part, ended.offset, ended.ids));
+            prop_assert_eq!(read.kept, ended.kept);
         }
     }
 

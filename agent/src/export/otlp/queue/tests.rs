@@ -7,10 +7,13 @@ use super::*;
 /// Numbers, precious when odd.
 type Things = VecDeque<u64>;
 
+/// How long things may wait.
+const AGE: Duration = Duration::from_hours(1);
+
 type Settle = fn(&Queue<Things>, &mut Batch<Things>, usize);
 
 fn queue(items: usize, batch: usize) -> Queue<Things> {
-    Queue::new(Bounds { items, bytes: usize::MAX, batch })
+    Queue::new(Bounds { items, bytes: usize::MAX, batch, age: AGE })
 }
 
 fn offer(queue: &Queue<Things>, things: impl IntoIterator<Item = u64>) {
@@ -126,7 +129,7 @@ fn memory_is_bounded_too() {
         }
     }
 
-    let queue = Queue::new(Bounds { items: 1000, bytes: 1000, batch: 4 });
+    let queue = Queue::new(Bounds { items: 1000, bytes: 1000, batch: 4, age: AGE });
     let offer =
         |sizes: &[u64]| queue.offer(sizes.iter().copied(), |_| false, |size, line: &mut Heavy| line.0.push_back(size));
     offer(&[10; 120]);
@@ -148,6 +151,25 @@ fn memory_is_bounded_too() {
     assert_eq!(queue.counts().bytes, before - 100);
 }
 
+#[test]
+fn what_is_too_old_goes_whatever_it_is_worth() {
+    let queue = queue(8, 3);
+    let start = Instant::now();
+    offer(&queue, [1, 2, 3]);
+    queue.expire(start);
+    offer(&queue, [4, 5]);
+    let mut batch = Batch::default();
+    queue.take(&mut batch, NOW);
+    queue.expire(start + AGE);
+    assert_eq!(queue.counts().expired, 0, "what is being sent may arrive");
+    queue.put_back(&mut batch);
+    queue.expire(start + AGE);
+    assert_eq!((queue.counts().expired, queue.counts().waiting), (3, 2));
+    assert_eq!(taken(&queue), [5, 4]);
+    let counts = queue.counts();
+    assert_eq!((counts.offered, counts.exported, counts.expired, counts.waiting), (5, 2, 3, 0));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Offer(u8),
@@ -155,6 +177,7 @@ enum Step {
     Exported(usize),
     Rejected(usize),
     PutBack,
+    Expire(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -164,6 +187,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0usize..8).prop_map(Step::Exported),
         (0usize..8).prop_map(Step::Rejected),
         Just(Step::PutBack),
+        (0u64..90).prop_map(Step::Expire),
     ]
 }
 
@@ -177,6 +201,7 @@ proptest! {
     ) {
         let queue = queue(capacity, most);
         let (mut next, mut batch) = (0, Batch::default());
+        let mut now = Instant::now();
         for step in steps {
             match step {
                 Step::Offer(count) => offer(&queue, (0..count).map(|_| { next += 1; next })),
@@ -185,6 +210,7 @@ proptest! {
                 Step::Exported(some) => { let some = some.min(batch.len()); queue.exported(&mut batch, some); }
                 Step::Rejected(some) => { let some = some.min(batch.len()); queue.rejected(&mut batch, some); }
                 Step::PutBack => queue.put_back(&mut batch),
+                Step::Expire(minutes) => { now += Duration::from_mins(minutes); queue.expire(now); }
             }
             let counts = queue.counts();
             prop_assert!(counts.waiting <= capacity as u64);

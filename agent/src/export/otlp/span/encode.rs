@@ -1,9 +1,9 @@
 //! A span as bytes: a message `Span` of opentelemetry/proto/trace/v1/trace.proto.
 
-use opentelemetry::trace::{SpanId, SpanKind};
+use opentelemetry::trace::{SpanId, SpanKind, TraceId};
 
 use super::super::protobuf::{Room, Writer};
-use super::{Head, Value, Visit};
+use super::{FLAGS, Head, Value, Visit};
 
 /// Writes the fields of a message `Span`, in the order in which they come.
 pub(crate) struct SpanFields<'a>(pub(crate) &'a mut Writer);
@@ -22,6 +22,7 @@ mod field {
         pub(crate) const END_TIME_UNIX_NANO: u32 = 8;
         pub(crate) const ATTRIBUTES: u32 = 9;
         pub(crate) const EVENTS: u32 = 11;
+        pub(crate) const LINKS: u32 = 13;
         pub(crate) const STATUS: u32 = 15;
         pub(crate) const FLAGS: u32 = 16;
     }
@@ -30,6 +31,12 @@ mod field {
         pub(crate) const TIME_UNIX_NANO: u32 = 1;
         pub(crate) const NAME: u32 = 2;
         pub(crate) const ATTRIBUTES: u32 = 3;
+    }
+    /// `Span.Link`
+    pub(super) mod link {
+        pub(crate) const TRACE_ID: u32 = 1;
+        pub(crate) const SPAN_ID: u32 = 2;
+        pub(crate) const FLAGS: u32 = 6;
     }
     /// `Status`
     pub(super) mod status {
@@ -98,6 +105,15 @@ impl Visit for SpanFields<'_> {
             for (key, value) in attributes {
                 attribute(to, event::ATTRIBUTES, key, *value);
             }
+        });
+    }
+
+    fn link(&mut self, trace: TraceId, span: SpanId) {
+        use field::link;
+        self.0.message(field::span::LINKS, Room::Small, |to| {
+            to.bytes(link::TRACE_ID, &trace.to_bytes());
+            to.bytes(link::SPAN_ID, &span.to_bytes());
+            to.fixed32(link::FLAGS, u32::from(FLAGS.to_u8()) | CONTEXT_HAS_IS_REMOTE);
         });
     }
 }

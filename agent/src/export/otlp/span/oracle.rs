@@ -6,9 +6,11 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use proptest::prelude::*;
 use prost::Message as _;
 
-use super::super::ids::Sampler;
+use super::super::fixtures::ids;
 use super::super::protobuf::Writer;
+use super::super::sampling::{Sampler, Why};
 use super::*;
+use crate::config::Otlp as Settings;
 use crate::event::{Ends, Measures, Task};
 
 /// Whole numbers of all sizes, zero among them more often than by chance.
@@ -88,6 +90,7 @@ prop_compose! {
         measures in prop::option::of(measures().boxed()),
         owner in prop::option::of(owner().boxed()),
         cgroup in number(),
+        checkpoints in prop_oneof![Just(0), 0..3u32, any::<u32>()],
     ) -> Connection {
         let (first_ns, last_ns, closed_ns, first_retransmit_ns) = times;
         let mut entered_ns = [0; State::LIMIT];
@@ -112,6 +115,7 @@ prop_compose! {
             errno,
             retransmits_syn: retransmits[0],
             retransmits_data: retransmits[1],
+            checkpoints,
             first_retransmit_ns,
             resets_sent: resets[0],
             resets_received: resets[1],
@@ -134,16 +138,26 @@ proptest! {
     #[test]
     fn the_bytes_say_what_opentelemetrys_would(
         connection in connection().boxed(),
-        end in prop::sample::select(End::ALL.to_vec()),
+        part in prop_oneof![
+            prop::sample::select(End::ALL.to_vec()).prop_map(Part::Whole),
+            (time(), time()).prop_map(|(from_ns, to_ns)| Part::Stretch { from_ns, to_ns }),
+        ],
         offset in 1_600_000_000_000_000_000..1_900_000_000_000_000_000i64,
-        ratio in prop_oneof![Just(1.0), 0.0..1.0],
+        trace_sample_ratio in prop_oneof![Just(1.0), 0.0..1.0],
+        trace_rate_limit in prop::option::of(Just(1)),
+        kept in prop_oneof![
+            prop::sample::select(Why::ALL.to_vec()).prop_map(Kept::Abnormal),
+            Just(Kept::Ratio),
+            any::<u16>().prop_map(Kept::Limited),
+        ],
     ) {
-        let ended = Ended { ids: Ids::of(&connection), connection, end, offset: Offset::from_nanos(offset) };
-        let (states, status) = (Sampler::new(ratio).trace_states(), status());
+        let subject = Subject { ids: ids(&connection), connection, part, offset: Offset::from_nanos(offset), kept };
+        let settings = Settings { trace_sample_ratio, trace_rate_limit, ..Settings::default() };
+        let (terms, status) = (Sampler::new(&settings).terms(), status());
         let mut writer = Writer::default();
-        describe(&ended, &states, &status, &mut SpanFields(&mut writer));
+        describe(&subject, terms, &status, &mut SpanFields(&mut writer));
         let ours = Span::decode(&writer.buffer[..]).unwrap();
-        prop_assert_eq!(&ours, &Span::from(sdk::span(&ended, &states, &status)));
+        prop_assert_eq!(&ours, &Span::from(sdk::span(&subject, terms, &status)));
         prop_assert!(ours.events.is_sorted_by_key(|event| event.time_unix_nano));
     }
 }

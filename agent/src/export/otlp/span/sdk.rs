@@ -2,18 +2,18 @@
 
 use std::time::{Duration, SystemTime};
 
-use opentelemetry::trace::{Event, SpanContext, SpanKind, Status as SpanStatus, TraceState};
+use opentelemetry::trace::{Event, Link, SpanContext, SpanId, SpanKind, Status as SpanStatus, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
-use super::{Ended, Head, TraceStates, Value, Visit, describe};
+use super::{FLAGS, Head, Subject, Terms, Value, Visit, describe};
 use crate::status::Status;
 
-/// The span of a connection.
-pub(crate) fn span(ended: &Ended, states: &TraceStates, status: &Status) -> SpanData {
+/// The span of a subject.
+pub(crate) fn span(subject: &Subject, terms: Terms, status: &Status) -> SpanData {
     let mut made = Made(SpanData {
         span_context: SpanContext::NONE,
-        parent_span_id: ended.ids.parent,
+        parent_span_id: SpanId::INVALID,
         parent_span_is_remote: false,
         span_kind: SpanKind::Internal,
         name: "".into(),
@@ -26,7 +26,7 @@ pub(crate) fn span(ended: &Ended, states: &TraceStates, status: &Status) -> Span
         status: SpanStatus::Unset,
         instrumentation_scope: InstrumentationScope::builder("synfin").build(),
     });
-    describe(ended, states, status, &mut made);
+    describe(subject, terms, status, &mut made);
     made.0
 }
 
@@ -38,6 +38,7 @@ impl Visit for Made {
         let trace_state = TraceState::from_key_value(entries).unwrap();
         assert_eq!(trace_state.header(), head.trace_state);
         self.0.span_context = SpanContext::new(head.ids.trace, head.ids.span, head.flags, false, trace_state);
+        self.0.parent_span_id = head.ids.parent;
         self.0.parent_span_is_remote = head.remote_parent;
         self.0.span_kind = head.kind.clone();
         self.0.name = head.name.into();
@@ -53,6 +54,11 @@ impl Visit for Made {
     fn event(&mut self, name: &'static str, unix_ns: u64, attributes: &[(&'static str, Value<'_>)]) {
         let attributes = attributes.iter().map(|(key, value)| pair(key, *value)).collect();
         self.0.events.events.push(Event::new(name, at(unix_ns), attributes, 0));
+    }
+
+    fn link(&mut self, trace: TraceId, span: SpanId) {
+        let context = SpanContext::new(trace, span, FLAGS, false, TraceState::NONE);
+        self.0.links.links.push(Link::new(context, Vec::new(), 0));
     }
 }
 

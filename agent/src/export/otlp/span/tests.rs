@@ -8,13 +8,15 @@ use opentelemetry::KeyValue;
 use opentelemetry::trace::{SpanId, Status as SpanStatus, TraceId};
 use opentelemetry_sdk::trace::SpanData;
 
-use super::super::fixtures::{OFFSET, client, refused, server};
-use super::super::ids::Sampler;
+use super::super::fixtures::{OFFSET, client, ids, refused, server};
+use super::super::sampling::{Sampler, Why};
 use super::sdk::span;
 use super::*;
+use crate::config::Otlp as Settings;
 
-fn ended(connection: Connection, end: End) -> Ended {
-    Ended { ids: Ids::of(&connection), connection, end, offset: Offset::from_nanos(OFFSET) }
+fn ended(connection: Connection, end: End) -> Subject {
+    let offset = Offset::from_nanos(OFFSET);
+    Subject { ids: ids(&connection), connection, part: Part::Whole(end), offset, kept: Kept::Ratio }
 }
 
 fn status() -> Status {
@@ -22,7 +24,7 @@ fn status() -> Status {
 }
 
 fn made(connection: Connection, end: End) -> SpanData {
-    span(&ended(connection, end), &TraceStates::default(), &status())
+    span(&ended(connection, end), Terms::default(), &status())
 }
 
 fn at(monotonic_ns: u64) -> SystemTime {
@@ -172,7 +174,7 @@ fn a_refused_connection_is_an_error_of_a_trace_of_its_own() {
         shown(&span.events[2].attributes),
         golden(&[("network.io.direction", "receive"), ("network.tcp.resets", "1")])
     );
-    let again = made(refused(), End::Refused);
+    let again = made(Connection { first_ns: 1_000_000_001, ..refused() }, End::Refused);
     assert_ne!(again.span_context.trace_id(), span.span_context.trace_id());
 }
 
@@ -242,20 +244,61 @@ fn every_end_has_its_status() {
 
 #[test]
 fn sampling_is_told_in_the_trace_state() {
-    let states = Sampler::new(0.25).trace_states();
-    let state = |connection, end| span(&ended(connection, end), &states, &status()).span_context.trace_state().header();
-    assert_eq!(state(client(), End::TimeWait), "ot=th:c");
-    assert_eq!(state(refused(), End::Refused), "ot=th:0");
+    let terms = Sampler::new(&Settings { trace_sample_ratio: 0.25, ..Settings::default() }).terms();
+    let made = |kept| {
+        let ended = Subject { kept, ..ended(client(), End::TimeWait) };
+        let span = span(&ended, terms, &status());
+        let reason = shown(&span.attributes).get("synfin.sampling.reason").cloned();
+        (span.span_context.trace_state().header(), reason)
+    };
+    assert_eq!(made(Kept::Ratio), ("ot=th:c".to_owned(), None));
+    assert_eq!(made(Kept::Limited(0xfd70)), ("ot=th:fd7".to_owned(), None));
+    assert_eq!(made(Kept::Abnormal(Why::Failed)), ("ot=th:0".to_owned(), Some("failed".to_owned())));
+}
+
+/// A server's connection that has lived for three intervals of ten seconds, and been told of twice before.
+fn third_checkpoint() -> Subject {
+    let mut connection = server();
+    connection.state = State::CloseWait;
+    connection.entered_ns[State::CloseWait.index()] = 25_000_000_000;
+    connection.entered_ns[State::LastAck.index()] = 0;
+    connection.entered_ns[State::Closed.index()] = 0;
+    (connection.closed_ns, connection.last_ns) = (0, 25_000_000_000);
+    connection.checkpoints = 3;
+    let part = Part::Stretch { from_ns: 21_002_000_000, to_ns: 31_002_000_000 };
+    Subject { part, ..ended(connection, End::Closed) }
 }
 
 #[test]
-fn abnormal_is_what_went_wrong_with_the_connection() {
-    assert!(!ended(client(), End::TimeWait).is_abnormal());
-    assert!(ended(client(), End::Aborted).is_abnormal());
-    assert!(ended(client(), End::ResetReceived).is_abnormal());
-    assert!(!ended(client(), End::Folded).is_abnormal(), "that is the ledger's trouble");
-    let mut slow = client();
-    slow.retransmits_data = 1;
-    assert!(ended(slow, End::Closed).is_abnormal());
-    assert_ne!(ended(slow, End::Closed).ids.trace, TraceId::INVALID);
+fn a_checkpoint_is_a_child_of_its_connection_and_links_to_the_one_before() {
+    let subject = third_checkpoint();
+    let checkpoint = span(&subject, Terms::default(), &status());
+    assert_eq!((checkpoint.name.as_ref(), &checkpoint.span_kind), ("tcp checkpoint", &SpanKind::Internal));
+    assert_eq!((checkpoint.start_time, checkpoint.end_time), (at(21_002_000_000), at(31_002_000_000)));
+    assert_eq!(checkpoint.span_context.trace_id(), subject.ids.trace);
+    assert_eq!((checkpoint.parent_span_id, checkpoint.parent_span_is_remote), (subject.ids.span, false));
+    assert_eq!(checkpoint.span_context.span_id(), subject.ids.checkpoint(3));
+    assert_eq!(links(&checkpoint), [(subject.ids.trace, subject.ids.checkpoint(2))]);
+    assert_eq!(event_names(&checkpoint), [("tcp.close_wait", at(25_000_000_000))], "of that time alone");
+    let attributes = shown(&checkpoint.attributes);
+    assert_eq!(attributes["network.connection.state"], "close_wait");
+    assert_eq!(attributes["synfin.checkpoint.number"], "3");
+    assert_eq!(attributes["network.connection.duration"], "30.001");
+    assert_eq!(attributes["network.tcp.bytes_acked"], "101");
+    assert!(!attributes.contains_key("network.connection.end") && !attributes.contains_key("error.type"));
+    assert_eq!(checkpoint.status, SpanStatus::Unset);
+}
+
+#[test]
+fn the_first_checkpoint_links_to_nothing_and_the_end_to_the_last() {
+    let first = Subject { connection: Connection { checkpoints: 1, ..server() }, ..third_checkpoint() };
+    assert_eq!(links(&span(&first, Terms::default(), &status())), []);
+    let whole = ended(Connection { checkpoints: 3, ..server() }, End::Closed);
+    let made_whole = span(&whole, Terms::default(), &status());
+    assert_eq!(links(&made_whole), [(whole.ids.trace, third_checkpoint().ids.checkpoint(3))]);
+    assert_eq!(links(&made(server(), End::Closed)), [], "one that has had none");
+}
+
+fn links(span: &SpanData) -> Vec<(TraceId, SpanId)> {
+    span.links.iter().map(|link| (link.span_context.trace_id(), link.span_context.span_id())).collect()
 }
