@@ -19,11 +19,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::time::{ClockId, clock_gettime};
-use synfin::config::{Compression, Otlp as Settings, Protocol, Signal, Tls};
+use synfin::config::{Compression, Otlp as Settings, Owners as Places, Protocol, Signal, Tls};
 use synfin::event::{Ends, Measures, State, Task};
 use synfin::export::otlp::{Otlp, Source};
-use synfin::export::resource::resource;
+use synfin::export::resource::{Owners, resource};
 use synfin::ledger::{Connection, End, Role, Side};
+use synfin::owner::{Directory, Logs};
 
 const SPANS: usize = 100_000;
 /// As the drain thread hands them over.
@@ -77,8 +78,12 @@ fn main() -> Result<()> {
         ..Settings::default()
     };
     let credentials = settings.credentials()?;
-    let source = Source::new(Arc::default(), Arc::default(), None);
-    let otlp = Otlp::start(&settings, &credentials, resource(&settings), source, 20_000)?;
+    // As `synfin run` has it; what the cgroup of the connections is here makes no difference that can be measured.
+    let Places { pod_logs, container_logs } = Places::default();
+    let resource = resource(&settings);
+    let owners = Owners::new(Directory::start(Logs { pods: pod_logs, containers: container_logs })?, &resource);
+    let source = Source::new(Arc::default(), Arc::default(), Some(owners));
+    let otlp = Otlp::start(&settings, &credentials, resource, source, 20_000)?;
     let connections: Vec<_> = (0..SPANS as u32).map(connection).collect();
 
     let before = (cpu_ns(ClockId::ProcessCPUTime), ALLOCATIONS.load(Ordering::Relaxed));

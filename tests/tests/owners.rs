@@ -181,7 +181,7 @@ fn play(mut scene: Scene, confined: bool, whole: bool) -> Result<()> {
     let receiver = Receiver::start()?;
     let endpoint = receiver.endpoint();
     let (pods, containers) = (scene.logs.path().join("pods"), scene.logs.path().join("containers"));
-    let synfin = Synfin::serve_as([&scene.stage.client.netns], &["--otlp-endpoint", &endpoint], |command| {
+    let synfin = Synfin::serve_as([&scene.stage.client.netns], &["-v", "--otlp-endpoint", &endpoint], |command| {
         command.env("SYNFIN_OWNERS_POD_LOGS", pods).env("SYNFIN_OWNERS_CONTAINER_LOGS", containers);
         command.env("SYNFIN_OTLP_RESOURCES", if whole { "host" } else { "owner" });
         if confined {
@@ -205,7 +205,10 @@ fn play(mut scene: Scene, confined: bool, whole: bool) -> Result<()> {
         ensure!(!owner.cgroup.folder().exists(), "{} cannot be removed", owner.cgroup.path());
     }
     scene.stage.await_quiet()?;
-    synfin.terminate()?;
+    let log = synfin.terminate()?.stderr;
+    // Otherwise one way is played twice.
+    let walked = log.iter().any(|line| line.contains("cgroups are found by walking over all of them"));
+    ensure!(walked == confined, "walked: {walked}; {}", log.join("\n"));
 
     let opened: usize = scene.owners.iter().map(|owner| owner.connections).sum();
     ensure!(witness.len() == 2 * opened, "ss saw {} sockets of {opened} connections: {witness:?}", witness.len());

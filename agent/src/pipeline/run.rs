@@ -176,7 +176,9 @@ impl Observer for Exporter {
     fn ended(&mut self, ended: &[Ended]) {
         if let Some(cgroups) = &mut self.cgroups {
             // Of some no event told the cgroup, and the census did.
-            ended.iter().for_each(|ended| cgroups.note(ended.connection.cgroup));
+            for Ended { connection, .. } in ended {
+                cgroups.note(connection.cgroup);
+            }
         }
         if let Some(otlp) = &self.otlp {
             otlp.ended(ended.iter().map(|ended| (&ended.connection, ended.end)));

@@ -111,8 +111,7 @@ impl Judge {
         let found = &resource.attributes;
         ensure!(resource.dropped_attributes_count == 0, "resource attributes were dropped");
         ensure!(text(found, "host.name").is_some(), "the resource has no host.name");
-        // An owner has no version that an agent could know.
-        if OWNERS.iter().any(|name| value(found, name).is_some()) && text(found, "service.version").is_none() {
+        if OWNERS.iter().any(|name| value(found, name).is_some()) && text(found, "service.name") != Some("synfin") {
             attributes(found, allow::OWNER).context("resource of an owner")?;
             ensure!(text(found, "service.instance.id").is_some(), "an owner has no service.instance.id");
         } else {

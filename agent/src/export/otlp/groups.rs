@@ -11,7 +11,7 @@ const KEPT: usize = 2 * LONGEST;
 /// Groups by resource, in the order in which they were opened.
 #[derive(Debug)]
 pub(super) struct Groups {
-    groups: Vec<Group>,
+    all: Vec<Group>,
     /// So many of them are of this request.
     open: usize,
     /// What they take in the request, envelopes included.
@@ -28,15 +28,15 @@ struct Group {
 
 impl Groups {
     pub(super) const fn new(envelope: usize) -> Self {
-        Self { groups: Vec::new(), open: 0, bytes: 0, envelope }
+        Self { all: Vec::new(), open: 0, bytes: 0, envelope }
     }
 
     /// Opens a group of a resource that has none in this request yet.
     pub(super) fn open(&mut self, resource: Arc<[u8]>) -> usize {
         self.bytes += self.envelope + resource.len();
-        match self.groups.get_mut(self.open) {
+        match self.all.get_mut(self.open) {
             Some(group) => group.resource = resource,
-            None => self.groups.push(Group { resource, items: Writer::default() }),
+            None => self.all.push(Group { resource, items: Writer::default() }),
         }
         self.open += 1;
         self.open - 1
@@ -44,10 +44,10 @@ impl Groups {
 
     /// Begins another request. Buffers stay, unless they have grown large: any group may have been the large one.
     pub(super) fn clear(&mut self) {
-        if self.groups.iter().map(|group| group.items.buffer.capacity()).sum::<usize>() > KEPT {
-            self.groups.clear();
+        if self.all.iter().map(|group| group.items.buffer.capacity()).sum::<usize>() > KEPT {
+            self.all.clear();
         }
-        for group in self.groups.iter_mut().take(self.open) {
+        for group in self.all.iter_mut().take(self.open) {
             group.items.buffer.clear();
         }
         (self.open, self.bytes) = (0, 0);
@@ -55,7 +55,7 @@ impl Groups {
 
     /// Where the items of a group go.
     pub(super) fn writer(&mut self, group: usize) -> &mut Writer {
-        &mut self.groups[group].items
+        &mut self.all[group].items
     }
 
     /// An item of so many bytes was added to one of them.
@@ -69,8 +69,8 @@ impl Groups {
 
     /// Resources and items of those that have any.
     pub(super) fn filled(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let groups = self.groups[..self.open].iter();
-        groups.filter(|group| !group.items.buffer.is_empty()).map(|group| (&*group.resource, &*group.items.buffer))
+        let open = self.all[..self.open].iter();
+        open.filter(|group| !group.items.buffer.is_empty()).map(|group| (&*group.resource, &*group.items.buffer))
     }
 }
 

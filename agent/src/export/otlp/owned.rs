@@ -52,13 +52,14 @@ impl Owned {
 
     fn group_of(&mut self, cgroup: u64, groups: &mut Groups) -> Option<usize> {
         let identity = self.owners.directory.resolve(cgroup);
-        let group = identity.map(|identity| match self.by_identity.get(&identity) {
-            Some(group) => *group,
-            None => {
+        let group = identity.map(|identity| {
+            // An owner may have several cgroups.
+            let known = self.by_identity.get(&identity).copied();
+            known.unwrap_or_else(|| {
                 let group = groups.open(self.resource_of(&identity));
                 self.by_identity.insert(identity, group);
                 group
-            }
+            })
         });
         self.by_cgroup.insert(cgroup, group);
         group

@@ -108,7 +108,7 @@ fn buffers_are_used_again_and_large_ones_given_back() {
     for _ in 0..3 {
         drop(encode(&mut requests, &items));
     }
-    let places = |groups: &Groups| groups.groups.iter().map(|group| group.items.buffer.as_ptr()).collect::<Vec<_>>();
+    let places = |groups: &Groups| groups.all.iter().map(|group| group.items.buffer.as_ptr()).collect::<Vec<_>>();
     let before = places(requests.groups());
     for _ in 0..10 {
         drop(encode(&mut requests, &items));
@@ -121,6 +121,6 @@ fn buffers_are_used_again_and_large_ones_given_back() {
             (0..=owner).map(|other| (Some(other), 1, if other == owner { LONGEST / 2 } else { 1 })).collect();
         drop(encode(&mut requests, &many));
     }
-    let kept: usize = requests.groups().groups.iter().map(|group| group.items.buffer.capacity()).sum();
+    let kept: usize = requests.groups().all.iter().map(|group| group.items.buffer.capacity()).sum();
     assert!(kept < KEPT + LONGEST, "{kept} bytes");
 }
