@@ -26,6 +26,9 @@ const BUILT: &str = "../target/tools/otelcol";
 /// What it writes when all its parts have started.
 const READY: &str = "Everything is ready.";
 
+/// What it writes of what it took and cannot pass on.
+const DROPPING: &str = "Dropping data";
+
 /// Where it passes on what it took.
 #[derive(Clone, Copy, Debug)]
 pub struct Onward<'a> {
@@ -129,7 +132,8 @@ impl Collector {
         self.folder.path().join("otelcol.yaml")
     }
 
-    /// As people set it up, but for ports, short waits, and one queue in the order of arrival: the judge wants points of a metric in the order of time.
+    /// As people set it up, with batches that no receiver of gRPC finds too large (4 MiB). But for ports, waits that are short where the test
+    /// waits and long where the judge is slow, and a queue in the order of arrival: the judge wants points of a metric in the order of time.
     fn yaml(&self, onward: Onward<'_>) -> String {
         let Self { grpc, http, own, .. } = self;
         let (grpc, http, ip, port) = (grpc.address, http.address, own.address.ip(), own.address.port());
@@ -147,10 +151,10 @@ impl Collector {
       http: {{ endpoint: \"{http}\" }}
 processors:
   memory_limiter: {{ check_interval: 1s, limit_mib: 512 }}
-  batch: {{ timeout: 100ms }}
+  batch: {{ timeout: 100ms, send_batch_size: 512, send_batch_max_size: 1024 }}
 exporters:
   debug: {{ verbosity: {verbosity}, use_internal_logger: false }}
-  otlp/judge: {{ endpoint: \"{judge}\", tls: {{ insecure: true }}, sending_queue: {{ num_consumers: 1 }} }}
+  otlp/judge: {{ endpoint: \"{judge}\", tls: {{ insecure: true }}, timeout: 60s, sending_queue: {{ num_consumers: 1 }} }}
   {exporter}
 service:
   telemetry:
@@ -170,6 +174,9 @@ impl Run {
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM)?;
         let status = deadline::until("the collector to end", || Ok(self.child.try_wait()?))?;
         ensure!(status.success(), "it ended with {status}");
+        self.said.finish()?;
+        let dropped = self.said.find(|line| line.contains(DROPPING));
+        ensure!(dropped.is_none(), "it took what it did not pass on: {dropped:?}");
         self.told.finish()?;
         Ok(self.told.all())
     }

@@ -289,7 +289,9 @@ fn goes_and_returns(way: Way) -> Result<()> {
     let kernel = Counters::of(&stage.client.netns)?.since(&before);
 
     let spans = 2 * made.connections;
-    judge.await_received(CATCHING_UP, "every span", |judge| judge.span_count() >= spans)?;
+    judge
+        .await_received(CATCHING_UP, "every span", |judge| judge.span_count() >= spans)
+        .with_context(|| format!("of {made:?}; the collector counted {first:?}, then {:?}", collector.counts()))?;
     synfin.terminate()?;
     let second = collector.counts()?;
     collector.stop()?;
