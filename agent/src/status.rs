@@ -9,7 +9,7 @@ use crate::census::Census;
 use crate::distribution::Times;
 use crate::event::{EventKind, State};
 use crate::health::Probe;
-use crate::ledger::{Counts, Listener, Totals};
+use crate::ledger::{Counts, Listener, Oldest, Totals};
 use crate::peers::Peer;
 
 /// One moment. Everything named a total counts since start.
@@ -55,6 +55,8 @@ pub struct Status {
     pub reset_reasons: Arc<[String]>,
     /// What connections have done, by cgroup.
     pub accounts: Arc<[Shared<Counts>]>,
+    /// Since when the oldest CLOSE_WAIT of each cgroup lasts.
+    pub close_waits: Oldest,
     /// Their times, by cgroup; empty where nobody reads them.
     pub times: Arc<[Shared<Times>]>,
     /// What connections to each peer have come to; empty where nobody reads that.

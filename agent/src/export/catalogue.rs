@@ -156,6 +156,9 @@ pub const CATALOGUE: &[Metric] = &[
          a holder, they are minisocks, of which no event tells.").of_owners(),
     histogram("system.network.tcp.rtt.duration", &["network.tcp.handshake.role"], RTT_BOUNDS, read::round_trips,
         "Smoothed round-trip time (RFC 6298) at the end of a connection, where the kernel had a sample.").of_owners(),
+    gauge("system.network.tcp.close_wait.age", "s", &[], read::close_wait_age,
+        "How long the oldest connection has been in CLOSE_WAIT, 0 for none: its peer has closed, and the application has not. As of the last \
+         ten seconds; of one that is older than the agent, since when it has been quiet.").of_owners(),
     counter("system.network.tcp.io", "By", &["network.io.direction"], read::io,
         "Bytes that connections carried, each once however often it was sent, as of the last event of a socket or the last listing \
          (five minutes at most).").of_owners(),

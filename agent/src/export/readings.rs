@@ -13,7 +13,7 @@ use super::subject::Subject;
 use crate::distribution::Histogram;
 use crate::event::{Cause, Direction, EventKind, State};
 use crate::health::{Cost, roll_up};
-use crate::ledger::{Counts, End, Role, Side};
+use crate::ledger::{Counts, End, Role, Side, seconds};
 use crate::peers::Sums;
 use crate::status::Status;
 
@@ -448,6 +448,12 @@ pub(in crate::export) fn round_trips(view: &View<'_>, point: &mut Histograms<'_>
             None => point(histogram, &[]),
         }
     }
+}
+
+pub(in crate::export) fn close_wait_age(view: &View<'_>, point: &mut Points<'_, f64>) {
+    // 0 for none, so that a backend hears that the last one is gone.
+    let age_ns = view.subject.close_wait_ns.map_or(0, |since_ns| view.status().time_ns.saturating_sub(since_ns));
+    point(seconds(age_ns), &[]);
 }
 
 pub(in crate::export) fn io(view: &View<'_>, point: &mut Points<'_, u64>) {

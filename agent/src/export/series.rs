@@ -333,7 +333,7 @@ impl<T: Tell> Teller<'_, T> {
             return;
         }
         // Of an owner, a series is there from its first count on: there are many of them.
-        if !subject.is_host() && data.is_zero() && is_total(metric.instrument) {
+        if !subject.is_host() && data.is_zero() && !matches!(metric.instrument, Instrument::UpDownCounter(_)) {
             return;
         }
         let key = series.key.as_slice().into();

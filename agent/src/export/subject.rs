@@ -39,6 +39,8 @@ pub struct Subject {
     pub counts: Counts,
     /// How long they took.
     pub times: Times,
+    /// Since when its oldest CLOSE_WAIT lasts, `CLOCK_MONOTONIC` nanoseconds.
+    pub close_wait_ns: Option<u64>,
     /// Its sockets at the last census.
     pub groups: Vec<Group>,
     /// Its listeners at the last census.
@@ -57,6 +59,7 @@ impl Subject {
             since_unix_ns,
             counts: Counts::default(),
             times: Times::default(),
+            close_wait_ns: None,
             groups: Vec::new(),
             listeners: Vec::new(),
             places: Vec::new(),
@@ -214,6 +217,11 @@ impl Subjects {
                 told.entry(whose(cgroup).unwrap_or(0)).or_default().ports.push((netns, port));
             }
         }
+        let mut close_waits: HashMap<u64, u64> = HashMap::new();
+        for (cgroup, since_ns) in &*status.close_waits {
+            let oldest = close_waits.entry(whose(*cgroup).unwrap_or(0)).or_insert(*since_ns);
+            *oldest = (*oldest).min(*since_ns);
+        }
         // What nothing tells of any more is over; should it come back, it counts from zero.
         let heard: HashSet<u64> = counts.numbers().chain(times.numbers()).chain(told.keys().copied()).collect();
         roster.known.retain(|who, (number, _)| *who == Who::Host || heard.contains(number));
@@ -234,6 +242,7 @@ impl Subjects {
                 Subject {
                     counts: sums.remove(number).unwrap_or_default(),
                     times: all_times.remove(number).unwrap_or_default(),
+                    close_wait_ns: close_waits.get(number).copied(),
                     groups: census.groups.into_iter().copied().collect(),
                     listeners: census.listeners.into_iter().copied().collect(),
                     places: census.places,

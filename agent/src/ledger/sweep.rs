@@ -46,8 +46,9 @@ impl Visit<'_> {
 
 impl Ledger {
     /// Visits what has not been visited for `period_ns`, a few slices of it at most: to be called often. `now_ns` is a moment up to
-    /// which every event has been applied. Children before their second event are not visited.
-    pub fn sweep(&mut self, now_ns: u64, period_ns: u64, mut visit: impl FnMut(Visit<'_>)) {
+    /// which every event has been applied. Children before their second event are not visited. Answers whether the walk has come to its
+    /// end with this call.
+    pub fn sweep(&mut self, now_ns: u64, period_ns: u64, mut visit: impl FnMut(Visit<'_>)) -> bool {
         let Self { table, sweep, .. } = self;
         let slices = table.slices();
         sweep.visited.resize(slices, 0);
@@ -56,13 +57,18 @@ impl Ledger {
             let visited = &mut sweep.visited[at];
             let previous_ns = (*visited != 0).then_some(*visited);
             if previous_ns.is_some_and(|previous_ns| now_ns < previous_ns.saturating_add(period_ns)) {
-                return;
+                return false;
             }
             *visited = now_ns;
             sweep.next = at + 1;
             for connection in table.slice(at) {
                 visit(Visit { connection, previous_ns, now_ns });
             }
+            if sweep.next >= slices {
+                sweep.next = 0;
+                return true;
+            }
         }
+        false
     }
 }

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::event::Event;
 use crate::health::{Health, Probe, Refused, Verdict, roll_up};
 use crate::lanes::Lanes;
-use crate::ledger::{Applied, Checkpoint, Ended, Ledger};
+use crate::ledger::{Applied, Checkpoint, CloseWaits, Ended, Ledger};
 use crate::loader::{self, Attachment, Filter, Kernel, Outlets};
 use crate::loss;
 use crate::merge::Merge;
@@ -88,6 +88,7 @@ pub(super) struct Engine {
     /// Time between two checkpoints of a connection.
     checkpoint_ns: Option<u64>,
     checkpoints: Vec<Checkpoint>,
+    close_waits: CloseWaits,
     reconciler: Option<Reconciler>,
     /// Namespaces of the filter that the census was told last.
     walked: Vec<u32>,
@@ -122,6 +123,7 @@ impl Engine {
             ended: Vec::new(),
             checkpoint_ns: None,
             checkpoints: Vec::new(),
+            close_waits: CloseWaits::default(),
             reconciler: None,
             walked: Vec::new(),
         })
@@ -218,11 +220,15 @@ impl Engine {
     }
 
     fn sweep(&mut self, complete_ns: u64, observer: &mut dyn Observer) {
-        let Some(interval_ns) = self.checkpoint_ns else { return };
-        let Self { ledger, checkpoints, .. } = self;
-        ledger.sweep(complete_ns, SWEEP_NS.min(interval_ns / 4), |mut visit| {
-            checkpoints.extend(visit.checkpoint(interval_ns));
+        let Self { ledger, checkpoints, close_waits, checkpoint_ns, .. } = self;
+        let period_ns = checkpoint_ns.map_or(SWEEP_NS, |interval_ns| SWEEP_NS.min(interval_ns / 4));
+        let ended = ledger.sweep(complete_ns, period_ns, |mut visit| {
+            close_waits.meet(visit.connection());
+            checkpoints.extend(checkpoint_ns.and_then(|interval_ns| visit.checkpoint(interval_ns)));
         });
+        if ended {
+            close_waits.end_walk();
+        }
         if !checkpoints.is_empty() {
             observer.checkpoints(checkpoints);
             checkpoints.clear();
@@ -308,6 +314,7 @@ impl Engine {
             uptime: Duration::from_nanos(now.saturating_sub(self.started_ns)),
             totals: self.ledger.totals().clone(),
             accounts: self.ledger.accounts(),
+            close_waits: self.close_waits.oldest(),
             tracked: *self.ledger.tracked(),
             ledger_limit: self.ledger.limit(),
             listeners: self.ledger.listeners(),

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 
+use super::loss::closed_by_peer;
 use super::scenarios;
 use super::script::SOON;
 use super::stage::Stage;
 use crate::event::{Ends, State};
 use crate::ledger::connection::{Checkpoint, Connection};
 use crate::ledger::sweep::SLICE;
-use crate::ledger::{Ledger, Role};
+use crate::ledger::{CloseWaits, Ledger, Role};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -160,4 +161,29 @@ proptest! {
         }
         prop_assert_eq!(connection.checkpoints, number);
     }
+}
+
+#[test]
+fn the_oldest_close_wait_of_each_owner_is_told_when_a_walk_is_done() {
+    let mut stage = Stage::new(10_000);
+    let mut waits = CloseWaits::default();
+    let mut walk = |stage: &mut Stage| {
+        stage.pass(SECOND);
+        let now_ns = stage.now_ns;
+        while !stage.ledger.sweep(now_ns, 0, |visit| waits.meet(visit.connection())) {}
+        waits.end_walk();
+        waits.oldest().to_vec()
+    };
+    let waiting = |id| scenarios::opened(id).fin().softirq(State::CloseWait);
+    let mut first = closed_by_peer(scenarios::opened(2));
+    stage.play_to(&mut first, State::CloseWait);
+    let since = stage.now_ns;
+    assert_eq!(walk(&mut stage), [(42, since)]);
+    for id in 3..3_000 {
+        stage.play(waiting(id));
+    }
+    assert_eq!(walk(&mut stage), [(42, since)], "the oldest, wherever it is");
+    stage.play(first);
+    let [(42, next)] = walk(&mut stage)[..] else { panic!("there are others") };
+    assert!(next > since);
 }
