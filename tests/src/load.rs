@@ -13,20 +13,25 @@ use crate::{
     deadline::{PATIENCE, scaled},
     scenario::Expected,
     sock,
-    stage::Stage,
+    stage::{Side, Stage},
 };
 
 /// Opens, uses and closes `count` connections one after the other; on return all have ended.
 pub fn connections(stage: &Stage, count: u64) -> Result<Expected> {
-    let (listener, address) = sock::listen(&stage.server, 128)?;
+    connections_to(stage, &stage.server, count)?;
+    Ok(Expected::many(stage, count))
+}
+
+/// The same to a server with another address.
+pub fn connections_to(stage: &Stage, server: &Side, count: u64) -> Result<()> {
+    let (listener, address) = sock::listen(server, 128)?;
     for _ in 0..count {
         let client = sock::connect(&stage.client, address)?;
         let server = exchange(&client, &listener)?;
         close(client, server)?;
     }
     drop(listener);
-    stage.await_quiet()?;
-    Ok(Expected::many(stage, count))
+    stage.await_quiet()
 }
 
 /// A load at an even pace, by one thread.

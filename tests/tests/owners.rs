@@ -19,7 +19,7 @@ use synfin_tests::{
     confine, need,
     otlp::{
         Receiver,
-        judge::{integer, text},
+        judge::{Judge, integer, text},
     },
     peer::Peer,
     stage::{Family, Link, Stage},
@@ -29,6 +29,9 @@ use tempfile::TempDir;
 
 /// Longer than the agent leaves events in the ring.
 const DRAINED: Duration = Duration::from_millis(500);
+
+/// What `ss` says: the path of the cgroup of each socket, by its port and its peer's.
+type Witness = BTreeMap<(u16, u16), String>;
 
 /// Attributes of an owner's resource beside those of the host; a number is an integer.
 type Wanted = BTreeMap<&'static str, String>;
@@ -132,8 +135,8 @@ impl Scene {
     }
 
     /// Lets the service listen, and each owner open its connections to it. Gives what `ss` says of the sockets: the cgroup's path by
-    /// local and peer's port.
-    fn connect(&mut self) -> Result<BTreeMap<(u16, u16), String>> {
+    /// local and peer's port, with the service's port.
+    fn connect(&mut self) -> Result<(u16, Witness)> {
         let listener = self.owners.len() - 1;
         let on = self.stage.server.at(0);
         let address = self.owners[listener].peer.listen(on)?;
@@ -143,11 +146,9 @@ impl Scene {
                 self.owners[listener].peer.accept()?;
             }
         }
-        self.stage
-            .client
-            .netns
-            .run(|| need::run(Command::new("ss").args(["-tnH", "--cgroup"])))
-            .and_then(|said| said.lines().map(witnessed).collect::<Result<_>>().with_context(|| said.clone()))
+        let said = self.stage.client.netns.run(|| need::run(Command::new("ss").args(["-tnH", "--cgroup"])))?;
+        let sockets = said.lines().map(witnessed).collect::<Result<_>>().with_context(|| said.clone())?;
+        Ok((address.port(), sockets))
     }
 
     /// What must be told of sockets in the cgroup of this path.
@@ -188,7 +189,7 @@ fn play(mut scene: Scene, confined: bool, whole: bool) -> Result<()> {
             confine::without(command, &[confine::CAP_DAC_READ_SEARCH]);
         }
     })?;
-    let witness = scene.connect()?;
+    let (service, witness) = scene.connect()?;
     let ids: BTreeMap<String, u64> = scene
         .owners
         .iter()
@@ -238,8 +239,36 @@ fn play(mut scene: Scene, confined: bool, whole: bool) -> Result<()> {
         ensure!(judge.resources.len() == resources, "{} resources: {:?}", judge.resources.len(), judge.resources);
         let instances: BTreeSet<_> = judge.resources.iter().map(|one| text(one, "service.instance.id")).collect();
         ensure!(instances.len() == resources && !instances.contains(&None), "{instances:?}");
-        Ok(())
+        counted(&scene, &witness, service, whole, judge)
     })
+}
+
+/// Metrics count each connection for its owner, as `ss` saw it, and the sum over all is the host's.
+fn counted(scene: &Scene, witness: &Witness, service: u16, whole: bool, judge: &Judge) -> Result<()> {
+    let mut expected: BTreeMap<(Wanted, &str), f64> = BTreeMap::new();
+    for ((local, _), path) in witness {
+        let role = if *local == service { "server" } else { "client" };
+        let owner = scene.wanted(path)?.filter(|_| !whole).cloned().unwrap_or_default();
+        *expected.entry((owner, role)).or_default() += 1.0;
+    }
+    for metric in ["opened", "successes"] {
+        let mut found: BTreeMap<(Wanted, &str), f64> = BTreeMap::new();
+        for point in judge.series.points(&format!("system.network.tcp.connection.{metric}")) {
+            let role = point.attributes.get("network.tcp.handshake.role").context("no role")?;
+            let role = if role == "server" { "server" } else { "client" };
+            let owner = told(&judge.resources[point.resource]);
+            if point.value > 0.0 {
+                *found.entry((owner, role)).or_default() += point.value;
+            }
+        }
+        ensure!(found == expected, "{metric}: {found:?}, by ss {expected:?}");
+    }
+    let sum = |metric: &str| judge.series.sum(&format!("system.network.tcp.{metric}"), &[]);
+    let sockets = witness.len() as f64;
+    for metric in ["connection.ended", "connection.duration", "peer.connection.ended"] {
+        ensure!((sum(metric) - sockets).abs() < 0.5, "{metric}: {} of {sockets}", sum(metric));
+    }
+    Ok(())
 }
 
 #[test]

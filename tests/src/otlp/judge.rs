@@ -156,14 +156,15 @@ impl Judge {
         let request: ExportMetricsServiceRequest = strict("metrics.v1.ExportMetricsServiceRequest", message)?;
         let mut seen = BTreeSet::new();
         for group in request.resource_metrics {
-            self.resource(group.resource.as_ref(), &mut seen)?;
+            let resource = self.resource(group.resource.as_ref(), &mut seen)?;
+            let is_owner = self.resources[resource] != self.resource;
             schema_url(&group.schema_url)?;
             let mut names = BTreeSet::new();
             for group in group.scope_metrics {
                 scope(group.scope.as_ref())?;
                 for metric in group.metrics {
                     ensure!(names.insert(metric.name.clone()), "metric {} comes twice in one export", metric.name);
-                    self.series.take(&metric).with_context(|| format!("metric {}", metric.name))?;
+                    self.series.take(&metric, resource, is_owner).with_context(|| format!("metric {}", metric.name))?;
                 }
             }
         }

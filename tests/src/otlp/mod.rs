@@ -154,6 +154,11 @@ impl Receiver {
         self.shared.mood.store(mood as u8, Ordering::SeqCst);
     }
 
+    /// How metrics must be told from the start on.
+    pub fn expect_metrics(&self, manner: metrics::Manner) {
+        self.shared.judge().series.manner = manner;
+    }
+
     /// From now on judges and counts spans without keeping them.
     pub fn forget_spans(&self) {
         self.shared.judge().forget_spans = true;
