@@ -162,7 +162,7 @@ fn peers_are_told_within_bounds() -> Result<()> {
     // Servers see 127.0.0.1 behind every connection.
     let plan = [(1, 3), (2, 10), (3, 20), (4, 5)];
     let all = 38.0;
-    let cases: [(Settings, &[(&str, f64)]); 3] = [
+    let cases: [(Settings<'_>, &[(&str, f64)]); 3] = [
         (
             &[("SYNFIN_METRICS_PEERS", "20")],
             &[("127.0.0.1", all + 3.0), ("127.0.0.2", 10.0), ("127.0.0.3", 20.0), ("127.0.0.4", 5.0)],
