@@ -3,8 +3,8 @@
 //!
 //! Names are standard ones where there are any, then those of the open proposal for `system.network.tcp.*`
 //! (open-telemetry/semantic-conventions#3682), then ours in the same style. Units are UCUM. A name contains neither its
-//! unit nor `total`: Prometheus adds them. No attribute is an address, a port or a process: the number of series is
-//! bounded by the table.
+//! unit nor `total`: Prometheus adds them. No attribute has values without a bound: peers, ports and owners are the busiest ones, and
+//! what exceeds the budget of series is added up.
 
 use super::prometheus::names;
 use super::readings as read;
@@ -35,6 +35,16 @@ pub enum Scope {
     Host,
     /// Each owner of connections in its own resource, and the host for what belongs to none: the sum over them is the host's.
     Owners,
+}
+
+impl Scope {
+    /// Name for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Owners => "owners",
+        }
+    }
 }
 
 impl Metric {
@@ -329,11 +339,12 @@ pub fn markdown() -> String {
         // Writing to a String cannot fail.
         _ = writeln!(
             text,
-            "| `{}` | `{}` | {} | `{}` | {} | {} |",
+            "| `{}` | `{}` | {} | `{}` | {} | {} | {} |",
             metric.name,
             names::series(metric),
             metric.instrument.name(),
             metric.unit,
+            metric.scope.name(),
             attributes.join(", "),
             metric.description,
         );
@@ -353,8 +364,22 @@ const HEAD: &str = "\
 # Metrics
 
 What synfin sends as OTLP metrics, and answers at `/metrics` (`synfin run --http`). Counters are cumulative from the start of the
-agent: an export that fails loses resolution and nothing else. All totals of one export come from one moment. An attribute that is
-unknown is absent.
+agent, or of what they tell of: an export that fails loses resolution and nothing else. `otlp.metrics_temporality` tells differences instead,
+which come again until they have arrived. All values of one export come from one moment. An attribute that is unknown is absent.
+
+**Whom they are told of.** Metrics marked *owners* are told of each container, pod and systemd service that owns connections, in its own
+resource ([EVENTS.md](EVENTS.md#resources-of-otlp-in-whose-name-things-are-told)), and of what belongs to none of them in the host's (the agent's). A
+connection counts for one of them, so that the sum over all resources is that of the host. For Prometheus, which knows one resource, the owner's
+attributes are labels: sum over them for the host. Of an owner a series is there from its first count on, and goes when nothing was heard of
+the owner for 15 minutes (or two intervals of export); should it come back, it counts from zero, with a new start time.
+`otlp.resources: host` tells all of it as the host's.
+
+**Bounds.** A reader is told at most `metrics.series` series (20,000). What finds no room is added up in one series of its metric, with
+`otel.metric.overflow` as its only attribute: sums stay exact (gauges do not add up and are left out), and
+`synfin.metrics.series.refused` counts them. 1,024 owners have counts of their own, further ones are told by that series too.
+
+**Histograms** have the bounds below, or exponential buckets where `otlp.metrics_histograms` asks for them (at most 160, as OpenTelemetry's SDKs
+have them). In both, exemplars lead to spans.
 
 The names for Prometheus are those that OpenTelemetry's rules make of the OTLP ones, so that it does not matter by which way a
 series came: dots become underscores in names and attributes, units become words, counters end in `_total`. Each series has the
@@ -363,13 +388,12 @@ OpenMetrics is answered to those who ask for it, with examples for the buckets o
 connection of about the last minute, of those whose spans are exported; the text format 0.0.4 to
 all others.
 
-| metric | Prometheus | instrument | unit | attributes | meaning |
-|---|---|---|---|---|---|
+| metric | Prometheus | instrument | unit | of | attributes | meaning |
+|---|---|---|---|---|---|---|
 ";
 
 const TAIL: &str = "
-No attribute is an address, a port or a process, so the number of series of an agent is bounded (a few hundred at most).
-Ids, addresses and owners of single connections are in the spans.
+Ids, addresses, processes and owners of single connections are in the spans.
 
 ## Bounds of the histograms, in seconds
 
