@@ -81,6 +81,7 @@ fn through_a_collector_that_goes_and_returns_by_http() -> Result<()> {
 #[test]
 fn through_a_collector_to_victoria_metrics() -> Result<()> {
     let (server, judge) = (VictoriaMetrics::start()?, Receiver::start()?);
+    judge.expect_batches();
     let metrics = server.metrics_endpoint();
     let mut collector =
         Collector::start(Onward { judge: &judge.endpoint(), metrics: Some(&metrics), detailed: false })?;
@@ -113,6 +114,7 @@ fn through_a_collector_to_victoria_metrics() -> Result<()> {
 /// Two agents see the same connections. One sends to the judge, the other through the collector, and that changes nothing.
 fn everything_comes_through(way: Way, family: Family) -> Result<()> {
     let (behind, beside) = (Receiver::start()?, Receiver::start()?);
+    behind.expect_batches();
     let mut collector = Collector::start(Onward { judge: &behind.endpoint(), metrics: None, detailed: true })?;
     let stage = Stage::new(family, Link::Loopback)?;
     let before = Counters::of(&stage.client.netns)?;
@@ -258,6 +260,7 @@ fn written(lines: &[String], judge: &Judge) -> Result<()> {
 /// The collector ends and comes back under load, as in an update of it: nothing is lost, and nothing comes twice.
 fn goes_and_returns(way: Way) -> Result<()> {
     let judge = Receiver::start()?;
+    judge.expect_batches();
     let mut collector = Collector::start(Onward { judge: &judge.endpoint(), metrics: None, detailed: false })?;
     let stage = Stage::new(Family::V4, Link::Loopback)?;
     let before = Counters::of(&stage.client.netns)?;

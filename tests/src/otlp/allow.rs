@@ -96,6 +96,7 @@ pub const TELEMETRY: &[&str] = &[
     "server.port",
     "synfin.checkpoint.number",
     "synfin.clock.jumps",
+    "synfin.correction.count",
     "synfin.correction.kind",
     "synfin.event.kind",
     "synfin.health",

@@ -42,6 +42,8 @@ pub struct Judge {
     pub spans: Vec<Span>,
     /// Judges and counts spans without keeping them: some hundred thousand would take a gigabyte.
     pub forget_spans: bool,
+    /// Somebody between puts several requests of the agent into one.
+    pub batched: bool,
     /// Spans by `network.connection.end`, the empty text where a span has none; forgotten ones too.
     pub ends: BTreeMap<String, u64>,
     /// Every log record.
@@ -125,7 +127,7 @@ impl Judge {
             self.resources.push(found.clone());
             self.resources.len() - 1
         });
-        ensure!(seen.insert(number), "a resource comes twice in one request: {found:?}");
+        ensure!(seen.insert(number) || self.batched, "a resource comes twice in one request: {found:?}");
         Ok(number)
     }
 

@@ -159,6 +159,11 @@ impl Receiver {
         self.shared.judge().series.manner = manner;
     }
 
+    /// Requests come through somebody who puts several into one.
+    pub fn expect_batches(&self) {
+        self.shared.judge().batched = true;
+    }
+
     /// From now on judges and counts spans without keeping them.
     pub fn forget_spans(&self) {
         self.shared.judge().forget_spans = true;

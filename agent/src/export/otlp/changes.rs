@@ -5,7 +5,7 @@ use opentelemetry::Key;
 use opentelemetry::logs::{AnyValue, Severity};
 
 use crate::health::{Health, roll_up};
-use crate::status::{Loss, Status};
+use crate::status::{Drift, Loss, Status};
 
 /// What is to be said.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,8 +22,12 @@ pub(super) struct Changes {
     /// None until a status with probes was published: before, there is nothing to judge.
     health: Option<Health>,
     losses: Vec<Loss>,
+    corrections: [u64; CORRECTIONS.len()],
     clock_jumps: u64,
 }
+
+/// What the ledger is put right in, as `synfin.ledger.corrections` counts it.
+const CORRECTIONS: [&str; 3] = ["adopted", "stale_state", "missed_close"];
 
 impl Changes {
     /// What is new in `status`.
@@ -40,6 +44,7 @@ impl Changes {
             }
         }
         self.losses.clone_from(&status.losses);
+        self.observe_corrections(status, &mut events);
         let jumps = status.clock_jumps.saturating_sub(self.clock_jumps);
         if jumps != 0 {
             self.clock_jumps = status.clock_jumps;
@@ -51,6 +56,25 @@ impl Changes {
             });
         }
         events
+    }
+
+    /// The kernel's tables have put the ledger right.
+    fn observe_corrections(&mut self, status: &Status, events: &mut Vec<Event>) {
+        let Drift { adopted, stale, missed_closes, .. } = status.drift;
+        let now = [adopted, stale, missed_closes];
+        let new = std::mem::replace(&mut self.corrections, now).into_iter().zip(now);
+        let new = new.map(|(before, now)| now.saturating_sub(before));
+        for (kind, count) in CORRECTIONS.into_iter().zip(new).filter(|(_, count)| *count != 0) {
+            events.push(Event {
+                name: "synfin.ledger.corrected",
+                severity: Severity::Warn,
+                body: format!("the kernel's tables have put {count} connections right: {kind}"),
+                attributes: vec![
+                    ("synfin.correction.kind".into(), kind.into()),
+                    ("synfin.correction.count".into(), integer(count)),
+                ],
+            });
+        }
     }
 
     fn observe_health(&mut self, status: &Status, events: &mut Vec<Event>) {
@@ -157,6 +181,27 @@ mod tests {
         assert_eq!(names(&events), ["synfin.health.changed"]);
         assert_eq!(events[0].severity, Severity::Warn);
         assert_eq!(events[0].body, "health: degraded (was healthy)");
+    }
+
+    #[test]
+    fn corrections_are_told_by_kind_and_how_many_are_new() {
+        let drift = |adopted, missed_closes| Drift { adopted, missed_closes, found_at_start: 9, ..Drift::default() };
+        let mut changes = Changes::default();
+        let mut told = |drift| {
+            let events = changes.observe(&Status { drift, ..Status::default() });
+            events.into_iter().map(|event| (event.name, event.attributes)).collect::<Vec<_>>()
+        };
+        let event = |kind: &'static str, count| {
+            let attributes = vec![
+                ("synfin.correction.kind".into(), kind.into()),
+                ("synfin.correction.count".into(), AnyValue::Int(count)),
+            ];
+            ("synfin.ledger.corrected", attributes)
+        };
+        assert!(told(drift(0, 0)).is_empty(), "what was there before the agent is no correction");
+        assert_eq!(told(drift(3, 0)), [event("adopted", 3)]);
+        assert_eq!(told(drift(4, 2)), [event("adopted", 1), event("missed_close", 2)]);
+        assert!(told(drift(4, 2)).is_empty());
     }
 
     #[test]

@@ -7,17 +7,19 @@ use std::sync::Arc;
 use opentelemetry::InstrumentationScope;
 use opentelemetry::Key;
 use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity};
+use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry_proto::tonic::logs::v1::LogRecord as Message;
 use opentelemetry_sdk::logs::{SdkLogRecord, SdkLogger, SdkLoggerProvider};
 use prost::Message as _;
 
 use super::changes::Changes;
 use super::link::Link;
-use super::queue::{Batch, Bounds, Counts, Queue};
+use super::queue::{Batch, Bounds, Counts, Queue, Worth};
 use super::sender::Sender;
 use super::worker::{Outlet, Sent, spawn};
 use crate::clock::Clock;
 use crate::config::Otlp as Settings;
+use crate::distribution::Place;
 
 /// Makes event records. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -33,10 +35,26 @@ pub struct Logs {
 #[derive(Debug)]
 pub(super) struct Record(SdkLogRecord);
 
-impl Record {
-    fn is_severe(&self) -> bool {
-        self.0.severity_number().is_some_and(|severity| severity >= Severity::Warn)
-    }
+/// What a detector has found, as it is told: the record for [`Logs::finding`].
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// Which detector found it.
+    pub detector: &'static str,
+    /// What has become of it: `opened`, `updated`, `closed`.
+    pub state: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// For people.
+    pub body: String,
+    /// Where, since when, the numbers that convinced it.
+    pub attributes: Vec<(Key, AnyValue)>,
+    /// Connections that show it. The first is the record's own trace context.
+    pub exhibits: Vec<Place>,
+}
+
+impl Finding {
+    /// Name of the event.
+    const NAME: &'static str = "synfin.finding";
 }
 
 impl Logs {
@@ -62,6 +80,36 @@ impl Logs {
     ///
     /// `name` identifies the structure of the event (`synfin.…`), `body` is for people.
     pub fn event(&self, name: &'static str, severity: Severity, body: String, attributes: Vec<(Key, AnyValue)>) {
+        let worth = if severity >= Severity::Warn { Worth::More } else { Worth::Least };
+        let record = self.record(name, severity, body, attributes);
+        self.offer(record, worth);
+    }
+
+    /// Adds a finding of this moment. When the queue is full, all else goes first.
+    pub fn finding(&self, finding: Finding) {
+        let Finding { detector, state, severity, body, attributes, exhibits } = finding;
+        let mut record = self.record(Finding::NAME, severity, body, attributes);
+        record.add_attribute("synfin.finding.detector", detector);
+        record.add_attribute("synfin.finding.state", state);
+        if let Some(first) = exhibits.first() {
+            record.set_trace_context(TraceId::from_bytes(first.trace), SpanId::from_bytes(first.span), None);
+        }
+        let exhibits: Vec<AnyValue> = exhibits.iter().map(|place| exhibit(place).into()).collect();
+        record.add_attribute("synfin.finding.exhibits", AnyValue::ListAny(Box::new(exhibits)));
+        self.offer(record, Worth::Most);
+    }
+
+    fn offer(&self, record: SdkLogRecord, worth: Worth) {
+        self.queue.offer([Record(record)], |_| worth, |record, line| line.push_back(record));
+    }
+
+    fn record(
+        &self,
+        name: &'static str,
+        severity: Severity,
+        body: String,
+        attributes: Vec<(Key, AnyValue)>,
+    ) -> SdkLogRecord {
         let now = self.clock.offset().system_time(self.clock.monotonic_ns());
         let mut record = self.logger.create_log_record();
         record.set_event_name(name);
@@ -71,7 +119,7 @@ impl Logs {
         record.set_observed_timestamp(now);
         record.set_body(body.into());
         record.add_attributes(attributes);
-        self.queue.offer([Record(record)], Record::is_severe, |record, line| line.push_back(record));
+        record
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -87,6 +135,11 @@ impl Logs {
     }
 }
 
+/// Trace and span of an exhibit, as a `traceparent` has them.
+fn exhibit(place: &Place) -> String {
+    format!("{:032x}-{:016x}", u128::from_be_bytes(place.trace), u64::from_be_bytes(place.span))
+}
+
 /// Encodes and sends.
 struct Records {
     sender: Sender,
@@ -99,7 +152,7 @@ impl Outlet for Records {
 
     fn send(&mut self, batch: &Batch<VecDeque<Record>>) -> Sent {
         // A record a second at most: OpenTelemetry's own message is good enough.
-        self.sender.send(batch.lines().into_iter().flatten(), |Record(record), to| {
+        self.sender.send(batch.lines().iter().flatten(), |Record(record), to| {
             to.fields(&Message::from(record).encode_to_vec());
         })
     }

@@ -56,6 +56,24 @@ pub struct Bounds {
     pub age: Duration,
 }
 
+/// How much an item is worth, when not all can be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Worth {
+    /// Kept longest: what somebody must hear of.
+    Most,
+    /// What is out of the ordinary.
+    More,
+    /// The rest.
+    Least,
+}
+
+impl Worth {
+    const ALL: [Self; 3] = [Self::Most, Self::More, Self::Least];
+}
+
+/// One line for each [`Worth`], the worthiest first.
+type Lines<L> = [L; Worth::ALL.len()];
+
 /// A bounded queue with one consumer.
 #[derive(Debug)]
 pub struct Queue<L> {
@@ -68,19 +86,18 @@ pub struct Queue<L> {
 /// What is being sent. Made empty, and used again and again.
 #[derive(Debug, Default)]
 pub struct Batch<L> {
-    precious: L,
-    plain: L,
+    lines: Lines<L>,
 }
 
 impl<L: Line> Batch<L> {
     /// In the order in which they are sent.
-    pub const fn lines(&self) -> [&L; 2] {
-        [&self.precious, &self.plain]
+    pub const fn lines(&self) -> &Lines<L> {
+        &self.lines
     }
 
     /// Items.
     pub fn len(&self) -> usize {
-        self.precious.len() + self.plain.len()
+        self.lines.iter().map(L::len).sum()
     }
 
     /// Whether nothing is left.
@@ -89,22 +106,23 @@ impl<L: Line> Batch<L> {
     }
 
     fn bytes(&self) -> usize {
-        self.precious.bytes() + self.plain.bytes()
+        self.lines.iter().map(L::bytes).sum()
     }
 
-    fn drop_first(&mut self, items: usize) {
-        let precious = items.min(self.precious.len());
-        self.precious.drop_first(precious);
-        self.plain.drop_first(items - precious);
+    fn drop_first(&mut self, mut items: usize) {
+        for line in &mut self.lines {
+            let of_line = items.min(line.len());
+            line.drop_first(of_line);
+            items -= of_line;
+        }
     }
 }
 
 #[derive(Debug)]
 struct State<L> {
-    precious: L,
-    plain: L,
-    /// Of both lines.
-    ages: [Ages; 2],
+    lines: Lines<L>,
+    /// Of each line.
+    ages: [Ages; Worth::ALL.len()],
     /// Memory of what is being sent.
     in_flight: u64,
     counts: Counts,
@@ -119,24 +137,18 @@ impl<L: Line> Queue<L> {
     pub fn new(bounds: Bounds) -> Self {
         let (items, bytes) = (bounds.items.max(1) as u64, bounds.bytes as u64);
         let counts = Counts { capacity: items, bytes_capacity: bytes, ..Counts::default() };
-        let (precious, plain) = (L::default(), L::default());
-        let ages = [Ages::new(bounds.age), Ages::new(bounds.age)];
-        let state = State { precious, plain, ages, in_flight: 0, counts, closed: None, finished: false };
+        let ages = Worth::ALL.map(|_| Ages::new(bounds.age));
+        let state = State { lines: Lines::default(), ages, in_flight: 0, counts, closed: None, finished: false };
         Self { state: Mutex::new(state), changed: Condvar::new(), batch: bounds.batch.max(1) }
     }
 
-    /// Adds items: `push` puts one into the line that it is given. Precious ones are worth keeping longer than others: they are shed only
-    /// when nothing else is left to shed. Never blocks on the consumer; what does not fit is shed and counted.
-    pub fn offer<T>(
-        &self,
-        items: impl IntoIterator<Item = T>,
-        is_precious: impl Fn(&T) -> bool,
-        push: impl Fn(T, &mut L),
-    ) {
+    /// Adds items: `push` puts one into the line that it is given. An item is shed only when nothing that is worth less, or as little, is
+    /// left to shed. Never blocks on the consumer; what does not fit is shed and counted.
+    pub fn offer<T>(&self, items: impl IntoIterator<Item = T>, worth: impl Fn(&T) -> Worth, push: impl Fn(T, &mut L)) {
         let mut state = self.lock();
         let before = state.ready();
         for item in items {
-            if let Some(line) = state.place(is_precious(&item)) {
+            if let Some(line) = state.place(worth(&item)) {
                 push(item, line);
             }
         }
@@ -181,8 +193,9 @@ impl<L: Line> Queue<L> {
             return;
         }
         (state.counts.in_flight, state.in_flight) = (0, 0);
-        state.precious.put_back(&mut batch.precious);
-        state.plain.put_back(&mut batch.plain);
+        for (line, sent) in state.lines.iter_mut().zip(&mut batch.lines) {
+            line.put_back(sent);
+        }
     }
 
     /// Drops what has waited for too long at `now`. For the consumer, between attempts, about once a second: how old things are is
@@ -277,7 +290,7 @@ const LAST_PAUSE: Duration = Duration::from_millis(200);
 
 impl<L: Line> State<L> {
     /// Makes room for one item. None where there is none for it: it is lost and counted.
-    fn place(&mut self, precious: bool) -> Option<&mut L> {
+    fn place(&mut self, worth: Worth) -> Option<&mut L> {
         self.counts.offered += 1;
         if self.finished {
             self.counts.shutdown += 1;
@@ -286,23 +299,20 @@ impl<L: Line> State<L> {
         // Several small ones may have to go for a large one.
         while self.waiting() >= self.counts.capacity as usize || self.bytes() >= self.counts.bytes_capacity {
             self.counts.queue_full += 1;
-            // The oldest plain one goes first. A plain newcomer never displaces a precious one; and when all that waits
-            // is being sent just now, the newcomer goes.
-            let victim = match (self.plain.is_empty(), self.precious.is_empty()) {
-                (false, _) => &mut self.plain,
-                (true, false) if precious => &mut self.precious,
-                (true, _) => return None,
-            };
+            // The oldest one of those that are worth least goes first. A newcomer never displaces what is worth more; and when all that
+            // waits is being sent just now, the newcomer goes.
+            let victim = self.lines[worth as usize..].iter_mut().rev().find(|line| !line.is_empty())?;
             victim.drop_first(1);
         }
-        Some(self.enter(precious))
+        Some(self.enter(worth))
     }
 
     fn take(&mut self, most: usize, batch: &mut Batch<L>) {
-        self.precious.take(most, &mut batch.precious);
-        let room = most.saturating_sub(batch.len());
-        if room > 0 {
-            self.plain.take(room, &mut batch.plain);
+        for (at, line) in self.lines.iter_mut().enumerate() {
+            let room = most.saturating_sub(batch.len());
+            if room > 0 {
+                line.take(room, &mut batch.lines[at]);
+            }
         }
         self.counts.in_flight = batch.len() as u64;
         self.in_flight = batch.bytes() as u64;
@@ -323,17 +333,14 @@ impl<L: Line> State<L> {
             self.counts.shutdown += self.waiting() as u64;
             self.counts.in_flight = 0;
             self.in_flight = 0;
-            self.precious.clear();
-            self.plain.clear();
+            self.lines.iter_mut().for_each(L::clear);
             self.finished = true;
         }
     }
 
-    fn enter(&mut self, precious: bool) -> &mut L {
-        let [of_precious, of_plain] = &mut self.ages;
-        let (line, ages) = if precious { (&mut self.precious, of_precious) } else { (&mut self.plain, of_plain) };
-        ages.entered();
-        line
+    fn enter(&mut self, worth: Worth) -> &mut L {
+        self.ages[worth as usize].entered();
+        &mut self.lines[worth as usize]
     }
 
     fn expire(&mut self, now: Instant) {
@@ -341,7 +348,7 @@ impl<L: Line> State<L> {
         if self.finished || self.counts.in_flight != 0 {
             return;
         }
-        for (line, ages) in [&mut self.precious, &mut self.plain].into_iter().zip(&mut self.ages) {
+        for (line, ages) in self.lines.iter_mut().zip(&mut self.ages) {
             let expired = ages.expired(line.len(), now);
             line.drop_first(expired);
             self.counts.expired += expired as u64;
@@ -354,7 +361,7 @@ impl<L: Line> State<L> {
     }
 
     fn ready(&self) -> usize {
-        self.precious.len() + self.plain.len()
+        self.lines.iter().map(L::len).sum()
     }
 
     fn waiting(&self) -> usize {
@@ -362,7 +369,7 @@ impl<L: Line> State<L> {
     }
 
     fn bytes(&self) -> u64 {
-        (self.precious.bytes() + self.plain.bytes()) as u64 + self.in_flight
+        self.lines.iter().map(L::bytes).sum::<usize>() as u64 + self.in_flight
     }
 }
 

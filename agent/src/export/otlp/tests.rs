@@ -239,6 +239,42 @@ fn logs_are_events_and_the_last_metrics_tell_of_all_spans() {
 }
 
 #[test]
+fn findings_lead_to_their_exhibits_and_outlast_other_records() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let logs = Some(signal(format!("http://{address}"), Protocol::Grpc));
+    let otlp = start(&Settings { logs, log_queue: 20, ..Settings::default() });
+    let places: Vec<Place> = (1..4).map(|byte| Place { trace: [byte; 16], span: [byte; 8] }).collect();
+    let records = otlp.logs().unwrap();
+    for (state, exhibits) in [("opened", places.clone()), ("closed", Vec::new())] {
+        records.finding(logs::Finding {
+            detector: "syn_flood",
+            state,
+            severity: Severity::Error,
+            body: "a test".to_owned(),
+            attributes: vec![("synfin.test".into(), 7.into())],
+            exhibits,
+        });
+    }
+    // Nobody takes anything yet, and these are more than the queue holds.
+    for _ in 0..100 {
+        records.event("synfin.test", Severity::Warn, "x".to_owned(), Vec::new());
+    }
+    let receiver = Receiver::on(address);
+    receiver.wait(|inbox| inbox.logs.len() == 20);
+    let counts = otlp.shutdown().logs.unwrap();
+    assert_eq!((counts.exported, counts.dropped(), counts.offered), (20, 82, 102));
+    let inbox = receiver.inbox.lock().unwrap();
+    let findings: Vec<_> = inbox.logs.iter().filter(|record| record.event_name == "synfin.finding").collect();
+    let [opened, closed] = findings[..] else { panic!("{findings:?}") };
+    assert_eq!((&opened.trace_id, &opened.span_id), (&vec![1; 16], &vec![1; 8]));
+    assert_eq!((opened.severity_number, closed.trace_id.len()), (17, 0));
+    let text = format!("{:?}", opened.attributes);
+    for part in ["syn_flood", "opened", "synfin.finding.exhibits", &format!("{}-{}", "03".repeat(16), "03".repeat(8))] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+}
+
+#[test]
 fn totals_that_a_busy_endpoint_sends_away_at_the_end_are_tried_again() {
     let receiver = Receiver::start();
     receiver.inbox.lock().unwrap().refusals.push(tonic::Status::unavailable("busy"));
@@ -248,6 +284,46 @@ fn totals_that_a_busy_endpoint_sends_away_at_the_end_are_tried_again() {
     let exports = otlp.exports();
     assert_eq!((exports[0].items, exports[0].sent, &exports[0].failing), ("metrics", 1, &None));
     assert!(exports[0].error.as_ref().unwrap().0.contains("busy"), "{exports:?}");
+}
+
+/// What became of data points, when there is something to tell.
+fn points(otlp: &Otlp) -> Points {
+    otlp.source().take().points.expect("metrics are exported").0
+}
+
+#[test]
+fn every_data_point_is_accounted_for() {
+    let receiver = Receiver::start();
+    {
+        let mut inbox = receiver.inbox.lock().unwrap();
+        // Taken from the end.
+        inbox.refusals = vec![tonic::Status::invalid_argument("as told"), tonic::Status::unavailable("busy")];
+        inbox.partial = Some((3, "too old".to_owned()));
+    }
+    let metrics_interval = Duration::from_millis(100);
+    let otlp = start(&Settings { metrics: Some(receiver.signal()), metrics_interval, ..Settings::default() });
+    while points(&otlp).exported == 0 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(otlp.shutdown().metrics, Some(Ok(())));
+    let Points { exported, rejected, missed, series } = points(&otlp);
+    let exports = otlp.exports()[0].sent;
+    // One export that came too early, one that was refused, and the others, of each of which three points were.
+    let each = missed;
+    assert!(each > 20 && series.told >= each, "{each} points, {series:?}");
+    assert_eq!(rejected, each + 3 * exports);
+    assert!(exported >= exports * (each - 3), "{exported} points in {exports} exports");
+}
+
+#[test]
+fn totals_that_never_arrive_are_told_so() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let metrics = Some(signal(format!("http://{address}"), Protocol::Grpc));
+    let shutdown_timeout = Duration::from_millis(300);
+    let otlp = start(&Settings { metrics, shutdown_timeout, ..Settings::default() });
+    let why = otlp.shutdown().metrics.expect("metrics are exported").unwrap_err();
+    assert!(why.starts_with("nobody listens there"), "{why}");
+    assert!(points(&otlp).missed > 20);
 }
 
 #[test]

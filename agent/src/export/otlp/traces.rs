@@ -9,7 +9,7 @@ use super::link::Link;
 use super::owned::Owned;
 use super::packed::Packed;
 use super::protobuf::Writer;
-use super::queue::{Batch, Bounds, Counts, Queue};
+use super::queue::{Batch, Bounds, Counts, Queue, Worth};
 use super::sampling::{SampledOut, Sampler, Terms};
 use super::sender::Sender;
 use super::span::{Part, SpanFields, Subject, describe};
@@ -56,7 +56,8 @@ impl Traces {
             let kept = kept.map_err(|left_out| sampled_out.add(left_out)).ok()?;
             Some(Subject { connection: *connection, part, offset, ids, kept })
         });
-        self.queue.offer(kept, |subject| subject.kept.is_abnormal(), |subject, line| line.push(&subject));
+        let worth = |subject: &Subject| if subject.kept.is_abnormal() { Worth::More } else { Worth::Least };
+        self.queue.offer(kept, worth, |subject, line| line.push(&subject));
         let SampledOut { ratio, rate_limit } = sampled_out;
         for (total, more) in self.sampled_out.iter().zip([ratio, rate_limit]) {
             total.fetch_add(more, Ordering::Relaxed);
@@ -90,7 +91,7 @@ impl Outlet for Spans {
     fn send(&mut self, batch: &Batch<Packed>) -> Sent {
         let status = self.sender.board.latest();
         let Self { sender, owners, terms, most } = self;
-        let spans = batch.lines().into_iter().flat_map(Packed::iter).take(*most);
+        let spans = batch.lines().iter().flat_map(Packed::iter).take(*most);
         let encode = |subject: Subject, to: &mut Writer| describe(&subject, *terms, &status, &mut SpanFields(to));
         match owners {
             Some(owners) => {

@@ -183,13 +183,13 @@ mod tests {
     use std::sync::Mutex;
     use std::time::Instant;
 
-    use super::super::queue::Bounds;
+    use super::super::queue::{Bounds, Worth};
     use super::*;
 
     type Numbers = VecDeque<u32>;
 
     fn offer(queue: &Queue<Numbers>, numbers: impl IntoIterator<Item = u32>) {
-        queue.offer(numbers, |_| false, |number, line| line.push_back(number));
+        queue.offer(numbers, |_| Worth::Least, |number, line| line.push_back(number));
     }
 
     fn queue(batch: usize) -> Arc<Queue<Numbers>> {
@@ -215,7 +215,7 @@ mod tests {
             let items = batch.len().min(self.fits);
             let answer = self.answers.pop().unwrap_or_else(|| Ok(Accepted::default()));
             if answer.is_ok() {
-                self.accepted.lock().unwrap().extend(batch.lines()[1].iter().take(items));
+                self.accepted.lock().unwrap().extend(batch.lines()[2].iter().take(items));
             }
             Sent { items, answer }
         }

@@ -17,7 +17,11 @@ fn queue(items: usize, batch: usize) -> Queue<Things> {
 }
 
 fn offer(queue: &Queue<Things>, things: impl IntoIterator<Item = u64>) {
-    queue.offer(things, |thing| thing % 2 == 1, |thing, line| line.push_back(thing));
+    queue.offer(
+        things,
+        |thing| if thing % 2 == 1 { Worth::More } else { Worth::Least },
+        |thing, line| line.push_back(thing),
+    );
 }
 
 /// The whole batch got its answer.
@@ -48,6 +52,21 @@ fn a_full_queue_sheds_the_oldest_plain_ones_and_keeps_the_precious() {
     assert_eq!(taken(&queue), [3, 5, 7, 9]);
     let counts = queue.counts();
     assert_eq!((counts.offered, counts.exported, counts.queue_full, counts.waiting), (9, 4, 5, 0));
+}
+
+#[test]
+fn what_is_worth_most_outlasts_all_else() {
+    let queue = queue(3, 8);
+    let offer = |thing: u64, worth| queue.offer([thing], |_| worth, |thing, line: &mut Things| line.push_back(thing));
+    for (thing, worth) in [(1, Worth::Least), (2, Worth::Most), (3, Worth::More), (4, Worth::Most)] {
+        offer(thing, worth);
+    }
+    offer(5, Worth::More); // displaces 3, the older one of the same worth
+    offer(6, Worth::Least); // finds nothing that is worth as little
+    offer(7, Worth::Most); // displaces 5
+    offer(8, Worth::More);
+    assert_eq!(taken(&queue), [2, 4, 7]);
+    assert_eq!(queue.counts().queue_full, 5);
 }
 
 #[test]
@@ -130,8 +149,9 @@ fn memory_is_bounded_too() {
     }
 
     let queue = Queue::new(Bounds { items: 1000, bytes: 1000, batch: 4, age: AGE });
-    let offer =
-        |sizes: &[u64]| queue.offer(sizes.iter().copied(), |_| false, |size, line: &mut Heavy| line.0.push_back(size));
+    let offer = |sizes: &[u64]| {
+        queue.offer(sizes.iter().copied(), |_| Worth::Least, |size, line: &mut Heavy| line.0.push_back(size))
+    };
     offer(&[10; 120]);
     let counts = queue.counts();
     assert_eq!((counts.waiting, counts.bytes, counts.queue_full), (100, 1000, 20));
