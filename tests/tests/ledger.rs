@@ -14,7 +14,10 @@ use synfin_tests::{
     census::Form,
     deadline, load,
     netns::Netns,
-    otlp::{Receiver, judge::Judge},
+    otlp::{
+        Receiver,
+        judge::{Judge, integer, text},
+    },
     sock, ss,
     stage::{Family, Link, Stage},
     synfin::{Synfin, message},
@@ -170,6 +173,16 @@ fn forced_loss_heals() -> Result<()> {
         judge.verdict()?;
         let logged = judge.series.sum("synfin.events.lost", &[]);
         ensure!(logged > 1000.0, "{logged}");
+        // What a backend reads of it: records of the same corrections.
+        let told: i64 = judge
+            .logs
+            .iter()
+            .filter(|log| log.event_name == "synfin.ledger.corrected")
+            .filter(|log| text(&log.attributes, "synfin.correction.kind") == Some("adopted"))
+            .filter_map(|log| integer(&log.attributes, "synfin.correction.count"))
+            .sum();
+        let counted = corrections(judge, "adopted");
+        ensure!((told as f64 - counted).abs() < 0.5, "{told} adoptions in records, {counted} counted");
         Ok(())
     })
 }

@@ -23,7 +23,21 @@ pub(super) fn encoder(method: &str) -> Encode {
 }
 
 fn encode<M: prost::Message + Default + serde::Serialize>(message: &[u8]) -> io::Result<Vec<u8>> {
-    Ok(serde_json::to_vec(&M::decode(message)?)?)
+    let mut value = serde_json::to_value(M::decode(message)?)?;
+    leave_out_nulls(&mut value);
+    Ok(serde_json::to_vec(&value)?)
+}
+
+/// What is not set is absent: opentelemetry-proto (0.33) writes `null` for the smallest and largest value of a histogram, which is no number.
+fn leave_out_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(leave_out_nulls);
+        }
+        Value::Array(values) => values.iter_mut().for_each(leave_out_nulls),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 /// How many items an answer rejects, and its message. Where they are missing, or no JSON: none, and nothing.
@@ -89,6 +103,7 @@ mod tests {
         let point = &histogram["dataPoints"][0];
         assert_eq!((&point["count"], &point["bucketCounts"]), (&json!("3"), &json!(["1", "2"])));
         assert_eq!((&point["sum"], &point["explicitBounds"]), (&json!(0.5), &json!([0.25])));
+        assert_eq!(point.get("max"), None, "what is not known is absent");
     }
 
     #[test]
