@@ -150,7 +150,7 @@ fn memory_is_bounded_too() {
 
     let queue = Queue::new(Bounds { items: 1000, bytes: 1000, batch: 4, age: AGE });
     let offer = |sizes: &[u64]| {
-        queue.offer(sizes.iter().copied(), |_| Worth::Least, |size, line: &mut Heavy| line.0.push_back(size))
+        queue.offer(sizes.iter().copied(), |_| Worth::Least, |size, line: &mut Heavy| line.0.push_back(size));
     };
     offer(&[10; 120]);
     let counts = queue.counts();
