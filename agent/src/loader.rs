@@ -310,7 +310,7 @@ impl Kernel {
         };
         let ProbeSpec { name, tracepoint, required, helpers: _, kind: _ } = *spec;
         if let Some(attached) = &attached {
-            tracing::debug!(probe = name, program = attached.program, %verdict, "attached");
+            tracing::debug!(probe = name, program = attached.program, %verdict, "probe attached");
         }
         self.attached.extend(attached);
         self.probes.push(Probe { name, tracepoint, required, verdict, refused, cost: None });

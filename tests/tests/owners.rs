@@ -256,7 +256,8 @@ fn counted(scene: &Scene, witness: &Witness, service: u16, whole: bool, judge: &
         for point in judge.series.points(&format!("system.network.tcp.connection.{metric}")) {
             let role = point.attributes.get("network.tcp.handshake.role").context("no role")?;
             let role = if role == "server" { "server" } else { "client" };
-            let owner = told(&judge.resources[point.resource]);
+            let resource = &judge.resources[point.resource];
+            let owner = if *resource == judge.resource { Wanted::new() } else { told(resource) };
             if point.value > 0.0 {
                 *found.entry((owner, role)).or_default() += point.value;
             }

@@ -110,7 +110,10 @@ impl Judge {
     /// Judges a resource and gives its number. `seen` are those that were in the request before: each comes once.
     fn resource(&mut self, resource: Option<&Resource>, seen: &mut BTreeSet<usize>) -> Result<usize> {
         let resource = resource.context("no resource")?;
-        let found = &resource.attributes;
+        // A set: in which order they come means nothing.
+        let mut found = resource.attributes.clone();
+        found.sort_by(|one, other| one.key.cmp(&other.key));
+        let found = &found;
         ensure!(resource.dropped_attributes_count == 0, "resource attributes were dropped");
         ensure!(text(found, "host.name").is_some(), "the resource has no host.name");
         if OWNERS.iter().any(|name| value(found, name).is_some()) && text(found, "service.name") != Some("synfin") {
