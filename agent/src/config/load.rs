@@ -74,11 +74,8 @@ const TRIED_AGAIN: &str = "each attempt has otlp.timeout, and what waits is trie
 
 /// Standard variables whose being ignored would surprise somebody.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "metrics are always cumulative"),
-    (
-        "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
-        "docs/METRICS.md says which buckets each histogram has",
-    ),
+    ("OTEL_METRIC_EXPORT_TIMEOUT", "each attempt has otlp.timeout, and the next export tells the same again"),
+    ("OTEL_METRICS_EXEMPLAR_FILTER", "exemplars are always those connections whose spans are sent"),
     ("OTEL_BSP_EXPORT_TIMEOUT", TRIED_AGAIN),
     ("OTEL_BLRP_EXPORT_TIMEOUT", TRIED_AGAIN),
     ("OTEL_ATTRIBUTE_COUNT_LIMIT", BOUNDED),

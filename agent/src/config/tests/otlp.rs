@@ -131,6 +131,43 @@ fn batch_processors_are_set_up_by_the_standard_variables() {
 }
 
 #[test]
+fn metrics_are_told_as_the_standard_variables_say() {
+    let temporality =
+        |text: &str| otlp(&[("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", text)]).metrics_temporality;
+    assert_eq!(
+        ["cumulative", "Delta", "LOWMEMORY"].map(temporality),
+        [Temporality::Cumulative, Temporality::Delta, Temporality::LowMemory]
+    );
+    let aggregation = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+    assert_eq!(
+        otlp(&[(aggregation, "base2_exponential_bucket_histogram")]).metrics_histograms,
+        Histograms::Exponential
+    );
+    for (name, value, message) in [
+        (
+            "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+            "both",
+            "not a temporality; use cumulative, delta or lowmemory",
+        ),
+        (
+            aggregation,
+            "drop",
+            "not an aggregation; use explicit_bucket_histogram or base2_exponential_bucket_histogram",
+        ),
+        ("SYNFIN_METRICS_SERIES", "5", "not a whole number from 100 to 10000000"),
+        ("SYNFIN_METRICS_PEERS", "1001", "not a whole number from 0 to 1000"),
+        ("SYNFIN_METRICS_PEER_GROUPS", "here", "not a network"),
+    ] {
+        let error = env(&[(name, value)]).unwrap_err().to_string();
+        assert!(error.contains(message) && error.contains(name), "{error}");
+    }
+    for name in ["OTEL_METRIC_EXPORT_TIMEOUT", "OTEL_METRICS_EXEMPLAR_FILTER"] {
+        let warnings = env(&[(name, "always_off")]).unwrap().warnings;
+        assert!(warnings.len() == 1 && warnings[0].starts_with(&format!("{name} has no effect: ")), "{warnings:?}");
+    }
+}
+
+#[test]
 fn checkpoints_can_be_switched_off() {
     let interval =
         |text: &str| config(yaml(&format!("otlp: {{checkpoint_interval: {text}}}"))).otlp.checkpoint_interval;
@@ -161,10 +198,7 @@ fn likely_mistakes_are_warned_of() {
         (&[(ENDPOINT, "http://h:4317"), (PROTOCOL, "http/protobuf")], "4317 is customarily grpc"),
         (&[(ENDPOINT, "http://h:9/v1/traces")], "ignores the path /v1/traces"),
         (&[(ENDPOINT, "http://h:4317"), (PROTOCOL, "http/json")], "uses http/json, but 4317 is customarily grpc"),
-        (
-            &[("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "base2_exponential_bucket_histogram")],
-            "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION has no effect",
-        ),
+        (&[("OTEL_CONFIG_FILE", "otel.yaml")], "OTEL_CONFIG_FILE has no effect"),
     ] {
         let warnings = env(variables).unwrap().warnings;
         assert_eq!(warnings.len(), 1, "{warnings:?}");

@@ -22,10 +22,13 @@ mod field {
 /// Number of the field in which a scope has its spans, metrics or log records.
 pub(super) const ITEMS: u32 = 2;
 
-/// A resource as bytes: the fields of a message `Resource`.
+/// A resource as bytes: the fields of a message `Resource`, the same ones for the same resource.
 pub(super) fn encoded(resource: &Resource) -> Vec<u8> {
     let ResourceAttributesWithSchema { attributes, .. } = resource.into();
-    ResourceMessage { attributes: attributes.0, ..ResourceMessage::default() }.encode_to_vec()
+    let mut attributes = attributes.0;
+    // The SDK keeps them in a map without an order.
+    attributes.sort_by(|one, other| one.key.cmp(&other.key));
+    ResourceMessage { attributes, ..ResourceMessage::default() }.encode_to_vec()
 }
 
 /// What is the same around all items.
