@@ -10,29 +10,16 @@ use super::attribute::{Attribute, Value};
 use super::catalogue::{CATALOGUE, Instrument, Metric, Scope};
 use super::readings::{Snapshot, View};
 use super::subject::{Subject, Who};
+use crate::config::Temporality;
 use crate::distribution::Histogram;
 
-/// What totals a reader is told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Temporality {
-    /// Everything since the series began.
-    #[default]
-    Cumulative,
-    /// Of counters and histograms: what has come since the last delivery.
-    Delta,
-    /// Of histograms alone.
-    LowMemory,
-}
-
-impl Temporality {
-    /// Whether this metric is told by differences.
-    pub const fn is_delta(self, instrument: Instrument) -> bool {
-        match instrument {
-            Instrument::Counter(_) | Instrument::CounterFloat(_) => matches!(self, Self::Delta),
-            Instrument::Histogram(..) => !matches!(self, Self::Cumulative),
-            // An amount that is there now has no difference that a backend could make use of.
-            Instrument::UpDownCounter(_) | Instrument::Gauge(_) => false,
-        }
+/// Whether this metric is told by differences.
+pub const fn is_delta(temporality: Temporality, instrument: Instrument) -> bool {
+    match instrument {
+        Instrument::Counter(_) | Instrument::CounterFloat(_) => matches!(temporality, Temporality::Delta),
+        Instrument::Histogram(..) => !matches!(temporality, Temporality::Cumulative),
+        // An amount that is there now has no difference that a backend could make use of.
+        Instrument::UpDownCounter(_) | Instrument::Gauge(_) => false,
     }
 }
 
@@ -373,7 +360,7 @@ impl<T: Tell> Teller<'_, T> {
         let instrument = self.metric.instrument;
         let Some(row) = self.series.rows.get(&*self.series.key) else { return };
         let since_unix_ns = if is_total(instrument) { row.since_unix_ns.max(row.kept_unix_ns) } else { 0 };
-        if !self.series.temporality.is_delta(instrument) {
+        if !is_delta(self.series.temporality, instrument) {
             self.point(&Point { attributes, since_unix_ns, data });
             return;
         }

@@ -11,7 +11,8 @@ use super::link::Link;
 use super::source::Source;
 use super::transport::Transport;
 use super::worker::{Accepted, Failure};
-use crate::export::series::{Series, Temporality, Usage};
+use crate::config::Temporality;
+use crate::export::series::{Series, Usage};
 use crate::priority;
 
 mod encode;

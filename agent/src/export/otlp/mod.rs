@@ -15,10 +15,9 @@ use opentelemetry_sdk::Resource;
 use tokio::runtime::{Handle, Runtime};
 
 use crate::clock::Clock;
-use crate::config::{Credentials, Histograms, Otlp as Settings, Protocol, Signal, Temporality};
+use crate::config::{Credentials, Histograms, Otlp as Settings, Protocol, Signal};
 use crate::distribution::Place;
 use crate::export::resource::{SCHEMA_URL, SCOPE};
-use crate::export::series;
 use crate::ledger::{Checkpoint, Connection, End};
 use crate::priority;
 use crate::status::Export;
@@ -352,7 +351,7 @@ impl Start<'_> {
         let manner = Manner {
             interval: self.settings.metrics_interval,
             budget: self.series,
-            temporality: temporality(self.settings.metrics_temporality),
+            temporality: self.settings.metrics_temporality,
             is_exponential: self.settings.metrics_histograms == Histograms::Exponential,
         };
         let names = Names::new(&self.resource, self.source.owners(), &self.scope);
@@ -364,14 +363,6 @@ impl Start<'_> {
         let source = source.with_points(metrics.points(), exporter);
         let metrics = metrics.start(source.clone())?;
         Ok((metrics, source))
-    }
-}
-
-const fn temporality(preference: Temporality) -> series::Temporality {
-    match preference {
-        Temporality::Cumulative => series::Temporality::Cumulative,
-        Temporality::Delta => series::Temporality::Delta,
-        Temporality::LowMemory => series::Temporality::LowMemory,
     }
 }
 

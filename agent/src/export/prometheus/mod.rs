@@ -9,8 +9,9 @@ use opentelemetry_sdk::Resource;
 use super::catalogue::{CATALOGUE, Instrument, Metric};
 use super::readings::Snapshot;
 use super::resource::{SCHEMA_URL, SCOPE};
-use super::series::{Data, Point, Series, Tell, Temporality};
+use super::series::{Data, Point, Series, Tell};
 use super::subject::{Subject, Who};
+use crate::config::Temporality;
 
 mod accept;
 pub mod names;

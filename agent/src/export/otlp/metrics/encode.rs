@@ -13,7 +13,7 @@ use super::names::Names;
 use crate::distribution::{Example, Exponential, Histogram};
 use crate::export::attribute::Attribute;
 use crate::export::catalogue::{Instrument, Metric};
-use crate::export::series::{Data, Point, Tell};
+use crate::export::series::{Data, Point, Tell, is_delta};
 use crate::export::subject::Subject;
 
 /// A request ends after the point with which it becomes longer. Far below the 4 MiB that gRPC's receivers take by default.
@@ -165,7 +165,7 @@ impl<'a> Encoder<'a> {
         to.bytes(fields::NAME, metric.name.as_bytes());
         to.bytes(fields::DESCRIPTION, metric.description.as_bytes());
         to.bytes(fields::UNIT, metric.unit.as_bytes());
-        let delta = self.manner.temporality.is_delta(metric.instrument);
+        let delta = is_delta(self.manner.temporality, metric.instrument);
         let temporality = if delta { DELTA } else { CUMULATIVE };
         let kind = match metric.instrument {
             Instrument::Counter(_) | Instrument::CounterFloat(_) | Instrument::UpDownCounter(_) => fields::SUM,

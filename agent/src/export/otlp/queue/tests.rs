@@ -35,7 +35,7 @@ const NOW: Duration = Duration::ZERO;
 fn taken(queue: &Queue<Things>) -> Vec<u64> {
     let mut batch = Batch::default();
     queue.take(&mut batch, NOW);
-    let numbers = batch.lines().into_iter().flatten().copied().collect();
+    let numbers = batch.lines().iter().flatten().copied().collect();
     settle(queue, &mut batch, Queue::exported);
     numbers
 }
