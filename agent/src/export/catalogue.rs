@@ -313,9 +313,9 @@ pub const CATALOGUE: &[Metric] = &[
         "Data points that the endpoint took, or refused for good with `error.type` `rejected`, or that did not arrive (`unavailable`): \
          what these told is told again by the next export."),
     up_down("synfin.metrics.series", "{series}", &[], read::series_told,
-        "Series of the last export by OTLP."),
+        "Series that this reader was told the last time."),
     up_down("synfin.metrics.series.limit", "{series}", &[], read::series_limit,
-        "Series that are exported at most (`otlp.metrics_series`), but for one of each metric for what exceeds it."),
+        "Series that a reader is told at most (`metrics.series`), but for one of each metric for what exceeds it."),
     counter("synfin.metrics.series.refused", "{series}", &[], read::series_refused,
         "Series that found no room: they are added up in a series of their metric with `otel.metric.overflow`."),
     // The process.

@@ -9,6 +9,7 @@ use synfin_common::event::NO_REASON;
 use super::attribute::{Attribute, Value, text};
 use super::otlp::sampling::SampledOut;
 use super::otlp::{self, queue};
+use super::series::Usage;
 use super::subject::Subject;
 use crate::distribution::Histogram;
 use crate::event::{Cause, Direction, EventKind, State};
@@ -40,6 +41,8 @@ pub struct Snapshot {
     pub sampled_out: SampledOut,
     /// The queue of log records, when they are exported.
     pub logs: Option<Line>,
+    /// The reader's budget of series, after the last time that it was told.
+    pub series: Usage,
     /// What became of data points, when they are exported by OTLP, and `otel.component.type` of the exporter.
     pub points: Option<(otlp::Points, &'static str)>,
 }
@@ -387,21 +390,15 @@ pub(in crate::export) fn points_exported(view: &View<'_>, point: &mut Points<'_,
 }
 
 pub(in crate::export) fn series_told(view: &View<'_>, point: &mut Points<'_, i64>) {
-    if let Some((points, _)) = view.snapshot.points {
-        point(points.series.told as i64, &[]);
-    }
+    point(view.snapshot.series.told as i64, &[]);
 }
 
 pub(in crate::export) fn series_limit(view: &View<'_>, point: &mut Points<'_, i64>) {
-    if let Some((points, _)) = view.snapshot.points {
-        point(points.series.budget as i64, &[]);
-    }
+    point(view.snapshot.series.budget as i64, &[]);
 }
 
 pub(in crate::export) fn series_refused(view: &View<'_>, point: &mut Points<'_, u64>) {
-    if let Some((points, _)) = view.snapshot.points {
-        point(points.series.refused, &[]);
-    }
+    point(view.snapshot.series.refused, &[]);
 }
 
 pub(in crate::export) fn cpu(view: &View<'_>, point: &mut Points<'_, f64>) {

@@ -208,12 +208,15 @@ impl Series {
     }
 
     /// How the budget stood after the last collection.
-    pub const fn usage(&self) -> Usage {
+    #[cfg(test)]
+    pub(super) const fn usage(&self) -> Usage {
         self.usage
     }
 
     /// Tells everything of this moment.
     pub fn collect(&mut self, snapshot: &Snapshot, to: &mut impl Tell) {
+        // Of the last time: how many there are is known when all have been told.
+        let snapshot = &Snapshot { series: self.usage, ..snapshot.clone() };
         self.collections += 1;
         self.new_unix_ns = self.told_unix_ns;
         self.told_unix_ns = self.unix_ns;

@@ -12,7 +12,7 @@ use super::source::Source;
 use super::transport::Transport;
 use super::worker::{Accepted, Failure};
 use crate::config::Temporality;
-use crate::export::series::{Series, Usage};
+use crate::export::series::Series;
 use crate::priority;
 
 mod encode;
@@ -32,11 +32,9 @@ struct Books {
     rejected: AtomicU64,
     /// In exports that did not arrive; the next one had the same totals.
     missed: AtomicU64,
-    /// Of the last collection: series told, most of them, and, a total, refused.
-    series: Mutex<Usage>,
 }
 
-/// What became of data points, and how the budget of series stands.
+/// What became of data points.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Points {
     /// Data points that the endpoint took, a total.
@@ -45,8 +43,6 @@ pub struct Points {
     pub rejected: u64,
     /// Data points of exports that did not arrive, a total: their totals were told again.
     pub missed: u64,
-    /// Series of the last export.
-    pub series: Usage,
 }
 
 impl Books {
@@ -55,7 +51,6 @@ impl Books {
             exported: self.exported.load(Ordering::Relaxed),
             rejected: self.rejected.load(Ordering::Relaxed),
             missed: self.missed.load(Ordering::Relaxed),
-            series: *self.series.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 }
@@ -239,7 +234,6 @@ impl Exporter {
         let mut encoder = Encoder::new(&self.names, self.manner, snapshot.unix_ns);
         self.series.collect(&snapshot, &mut encoder);
         let books = &self.shared.books;
-        *books.series.lock().unwrap_or_else(PoisonError::into_inner) = self.series.usage();
         let mut outcome = Ok(());
         let mut arrived = Vec::new();
         for Filled { request, points } in encoder.finish() {

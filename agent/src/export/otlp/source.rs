@@ -9,6 +9,7 @@ use super::traces::Traces;
 use crate::clock::Clock;
 use crate::export::readings::{Line, Snapshot};
 use crate::export::resource::Owners;
+use crate::export::series::Usage;
 use crate::export::subject::Subjects;
 use crate::owner::directory::Known;
 use crate::status::Board;
@@ -87,6 +88,7 @@ impl Source {
             status,
             subjects,
             unix_ns,
+            series: Usage::default(), // the reader's own
             unresolved: self.owners.as_ref().map(|owners| owners.directory.unresolved()),
             spans: self.spans.as_ref().map(|(traces, exporter)| Line {
                 counts: traces.counts(),

@@ -306,11 +306,11 @@ fn every_data_point_is_accounted_for() {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(otlp.shutdown().metrics, Some(Ok(())));
-    let Points { exported, rejected, missed, series } = points(&otlp);
+    let Points { exported, rejected, missed } = points(&otlp);
     let exports = otlp.exports()[0].sent;
     // One export that came too early, one that was refused, and the others, of each of which three points were.
     let each = missed;
-    assert!(each > 20 && series.told >= each, "{each} points, {series:?}");
+    assert!(each > 20, "{each} points");
     assert_eq!(rejected, each + 3 * exports);
     assert!(exported >= exports * (each - 3), "{exported} points in {exports} exports");
 }
