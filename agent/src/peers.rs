@@ -13,8 +13,8 @@ use crate::distribution::{Histogram, RTT_BOUNDS, Shape};
 use crate::event::Direction;
 use crate::ledger::{Connection, End};
 
-/// Peers without a row that are counted to find the busiest ones, for each row.
-const CANDIDATES: usize = 8;
+/// Peers without a row that are counted to find the busiest ones. The least busy one is looked for each time that another peer comes.
+const CANDIDATES: usize = 512;
 
 /// Time between two looks for peers that deserve a row more than those that have one.
 const LOOK_NS: u64 = 60_000_000_000;
@@ -100,6 +100,15 @@ impl Row {
     }
 }
 
+/// A peer without a row.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    /// Its connections at most.
+    most: u64,
+    /// So many of them may be those of peers that gave way to it.
+    inherited: u64,
+}
+
 /// A row that a busier peer has pushed out.
 #[derive(Debug)]
 struct Retired {
@@ -120,7 +129,7 @@ enum Choice {
         retired: Vec<Retired>,
         /// Connections of peers without a row since the last look. Of those beyond its bound the least busy one gives way to the next, with
         /// its count: nobody busy is overlooked (the space-saving algorithm of Metwally, Agrawal and El Abbadi).
-        candidates: HashMap<[u8; 16], u64>,
+        candidates: HashMap<[u8; 16], Candidate>,
         looked_ns: u64,
     },
     /// Networks, the smallest first.
@@ -177,7 +186,7 @@ impl Peers {
                 }
                 let row = rows.get_mut(&peer);
                 if row.is_none() {
-                    note(candidates, peer, *most * CANDIDATES);
+                    note(candidates, peer, CANDIDATES);
                 }
                 row
             }
@@ -198,12 +207,16 @@ impl Peers {
         }
         // Every reader has seen by then that it is told no more: should it come back, that is another series.
         retired.retain(|old| now_ns.saturating_sub(old.since_ns) < idle_ns.saturating_mul(2));
-        let mut busy: Vec<([u8; 16], u64)> = candidates.drain().collect();
-        busy.retain(|(peer, _)| retired.iter().all(|old| old.peer != *peer));
-        busy.sort_unstable_by_key(|(peer, connections)| (*connections, *peer));
-        while let Some((peer, connections)) = busy.pop() {
-            let calmest = rows.iter().map(|(peer, row)| (row.sums.connections() - row.looked, *peer)).min();
-            let Some((of_calm, calm)) = calmest else { break };
+        // Only what is its own: a crowd of peers that come once are no busy ones.
+        let mut busy: Vec<(u64, [u8; 16])> =
+            candidates.drain().map(|(peer, Candidate { most, inherited })| (most - inherited, peer)).collect();
+        busy.retain(|(_, peer)| retired.iter().all(|old| old.peer != *peer));
+        busy.sort_unstable_by(|one, other| other.cmp(one));
+        let mut calm: Vec<(u64, [u8; 16])> =
+            rows.iter().map(|(peer, row)| (row.sums.connections() - row.looked, *peer)).collect();
+        calm.sort_unstable();
+        // The busiest against the calmest, and so on: whoever has got a row now is not measured yet.
+        for ((connections, peer), (of_calm, calm)) in busy.into_iter().zip(calm) {
             // As many as there are rows may be told after their time, and no more.
             if connections <= of_calm.saturating_mul(BUSIER) || retired.len() >= *most {
                 break;
@@ -241,20 +254,20 @@ fn name(peer: [u8; 16]) -> String {
 }
 
 /// Counts a peer among at most so many.
-fn note(candidates: &mut HashMap<[u8; 16], u64>, peer: [u8; 16], bound: usize) {
-    if let Some(connections) = candidates.get_mut(&peer) {
-        *connections += 1;
+fn note(candidates: &mut HashMap<[u8; 16], Candidate>, peer: [u8; 16], bound: usize) {
+    if let Some(candidate) = candidates.get_mut(&peer) {
+        candidate.most += 1;
         return;
     }
-    let mut connections = 1;
+    let mut inherited = 0;
     if candidates.len() >= bound.max(1) {
-        let least = candidates.iter().min_by_key(|(_, connections)| **connections);
-        if let Some((least, count)) = least.map(|(least, count)| (*least, *count)) {
+        let least = candidates.iter().min_by_key(|(_, candidate)| candidate.most);
+        if let Some((least, candidate)) = least.map(|(least, candidate)| (*least, *candidate)) {
             candidates.remove(&least);
-            connections = count + 1;
+            inherited = candidate.most;
         }
     }
-    candidates.insert(peer, connections);
+    candidates.insert(peer, Candidate { most: inherited + 1, inherited });
 }
 
 #[cfg(test)]
@@ -331,6 +344,31 @@ mod tests {
     }
 
     #[test]
+    fn the_busiest_of_many_get_the_rows_of_the_calmest() {
+        let mut peers = Peers::new(2, Vec::new(), Shape::Explicit, IDLE);
+        let add = |peers: &mut Peers, peer, times| {
+            for _ in 0..times {
+                peers.add(&connection(peer, SECOND), End::Closed);
+            }
+        };
+        add(&mut peers, 1, 5);
+        add(&mut peers, 2, 1);
+        for (peer, times) in [(3, 50), (4, 100), (5, 60), (6, 3)] {
+            add(&mut peers, peer, times);
+        }
+        // A crowd, each of whom comes once.
+        for peer in 1_000..3_000 {
+            add(&mut peers, peer, 1);
+        }
+        peers.look(100 * SECOND);
+        add(&mut peers, 4, 1);
+        add(&mut peers, 5, 1);
+        let all: Vec<String> =
+            told(&mut peers).into_iter().filter(|(_, count)| *count > 0).map(|(name, _)| name).collect();
+        assert_eq!(all, ["10.0.0.1", "10.0.0.2", "10.0.0.4", "10.0.0.5", "other"]);
+    }
+
+    #[test]
     fn nobody_is_told_of_when_that_is_off() {
         let mut peers = Peers::new(0, Vec::new(), Shape::Explicit, IDLE);
         peers.add(&connection(1, SECOND), End::Closed);
@@ -359,7 +397,7 @@ mod tests {
                 last = rows.into_iter().collect();
             }
             let candidates = match &peers.choice { Choice::Busiest { candidates, .. } => candidates.len(), Choice::Groups(_) => 0 };
-            prop_assert!(candidates <= most * CANDIDATES && sum > 0);
+            prop_assert!(candidates <= CANDIDATES && sum > 0);
         }
     }
 }

@@ -63,8 +63,8 @@ pub struct Bucket {
 pub struct Histogram {
     /// One more than there are bounds.
     pub buckets: Box<[Bucket]>,
-    /// Sum of all values, seconds.
-    pub sum: f64,
+    /// Sum of all values, nanoseconds: whole numbers, so that the order in which they are added up does not matter.
+    pub sum_ns: u128,
     /// The same values in exponential buckets, where somebody wants them so.
     pub exponential: Option<Box<Exponential>>,
 }
@@ -72,7 +72,7 @@ pub struct Histogram {
 impl Histogram {
     pub(crate) fn new(bounds: &[f64], shape: Shape) -> Self {
         let exponential = (shape == Shape::Exponential).then(Box::default);
-        Self { buckets: vec![Bucket::default(); bounds.len() + 1].into(), sum: 0.0, exponential }
+        Self { buckets: vec![Bucket::default(); bounds.len() + 1].into(), sum_ns: 0, exponential }
     }
 
     /// Values in all buckets.
@@ -80,9 +80,14 @@ impl Histogram {
         self.buckets.iter().map(|bucket| bucket.count).sum()
     }
 
+    /// Sum of all values, seconds.
+    pub const fn sum(&self) -> f64 {
+        self.sum_ns as f64 / 1e9
+    }
+
     /// Adds the values of another with the same bounds.
     pub fn merge(&mut self, other: &Self) {
-        self.sum += other.sum;
+        self.sum_ns += other.sum_ns;
         for (own, other) in self.buckets.iter_mut().zip(&other.buckets) {
             own.count += other.count;
             let latest = own.example.as_deref().map_or(0, |example| example.unix_ns);
@@ -100,10 +105,11 @@ impl Histogram {
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let mut new = self.clone();
-        new.sum -= before.sum;
+        new.sum_ns = new.sum_ns.saturating_sub(before.sum_ns);
         for (own, before) in new.buckets.iter_mut().zip(&before.buckets) {
             own.count = own.count.saturating_sub(before.count);
-            if own.count == 0 {
+            // What was told before is no example of what has come since.
+            if own.count == 0 || own.example == before.example {
                 own.example = None;
             }
         }
@@ -116,7 +122,7 @@ impl Histogram {
 
     /// Counts a value; answers its bucket.
     pub(crate) fn add(&mut self, bounds: &[f64], value: f64) -> Option<&mut Bucket> {
-        self.sum += value;
+        self.sum_ns += nanoseconds(value);
         if let Some(exponential) = &mut self.exponential {
             exponential.add(value);
         }
@@ -125,6 +131,12 @@ impl Histogram {
         bucket.count += 1;
         Some(bucket)
     }
+}
+
+/// Seconds as whole nanoseconds.
+#[expect(clippy::cast_sign_loss, reason = "no time is below zero")]
+fn nanoseconds(seconds: f64) -> u128 {
+    (seconds * 1e9).round() as u128
 }
 
 /// Shows a bucket a connection that may become its example.
@@ -227,7 +239,7 @@ impl Distributions {
         let ended_ns = if connection.closed_ns == 0 { connection.last_ns } else { connection.closed_ns };
         let unix_ns = offset.unix_ns(ended_ns);
         let shape = self.shape;
-        let times = self.accounts.of(connection.cgroup, ended_ns);
+        let times = self.accounts.of(connection.cgroup);
         let mut record = |histogram: &mut Option<Histogram>, bounds, value| {
             let histogram = histogram.get_or_insert_with(|| Histogram::new(bounds, shape));
             if let Some(bucket) = histogram.add(bounds, value) {
@@ -248,16 +260,16 @@ impl Distributions {
         }
     }
 
-    /// Adds how long a socket of this cgroup was in a state that it left at `time_ns`.
-    pub fn left(&mut self, cgroup: u64, state: State, seconds: f64, time_ns: u64) {
+    /// Adds how long a socket of this cgroup was in a state that it has left.
+    pub fn left(&mut self, cgroup: u64, state: State, seconds: f64) {
         let shape = self.shape;
-        let histogram = &mut self.accounts.of(cgroup, time_ns).states[state.index()];
+        let histogram = &mut self.accounts.of(cgroup).states[state.index()];
         histogram.get_or_insert_with(|| Histogram::new(STATE_BOUNDS, shape)).add(STATE_BOUNDS, seconds);
     }
 
-    /// Those of each cgroup, as they are now.
-    pub fn share(&mut self) -> Arc<[Shared<Times>]> {
-        self.accounts.share()
+    /// Those of each cgroup, as they are at `now_ns`.
+    pub fn share(&mut self, now_ns: u64) -> Arc<[Shared<Times>]> {
+        self.accounts.share(now_ns)
     }
 
     /// Lets go of cgroups of whom nothing was heard since `before_ns`.
@@ -292,7 +304,7 @@ mod tests {
     }
 
     fn times(distributions: &mut Distributions) -> Times {
-        distributions.share()[0].value.as_ref().clone()
+        distributions.share(1)[0].value.as_ref().clone()
     }
 
     fn handshake(distributions: &mut Distributions) -> Histogram {
@@ -308,7 +320,7 @@ mod tests {
         let counts: Vec<u64> = handshake(&mut distributions).buckets.iter().map(|bucket| bucket.count).collect();
         assert_eq!(counts, [1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
         assert_eq!(handshake(&mut distributions).count(), 4);
-        assert!((handshake(&mut distributions).sum - 6.000_200_002).abs() < 1e-9);
+        assert!((handshake(&mut distributions).sum() - 6.000_200_002).abs() < 1e-9);
     }
 
     #[test]
@@ -349,15 +361,15 @@ mod tests {
     #[test]
     fn states_and_round_trips_by_owner() {
         let mut distributions = Distributions::new(Shape::Exponential);
-        distributions.left(7, State::CloseWait, 0.5, 1);
-        distributions.left(8, State::CloseWait, 5.0, 1);
+        distributions.left(7, State::CloseWait, 0.5);
+        distributions.left(8, State::CloseWait, 5.0);
         let mut measured = connection(SECOND, 100 * SECOND);
         measured.cgroup = 8;
         for srtt_us in [0, 1_500] {
             measured.measures = Some(Measures { srtt_us, ..Measures::default() });
             distributions.add(&measured, End::Closed, Offset::default(), || None);
         }
-        let shared = distributions.share();
+        let shared = distributions.share(1);
         let [Shared { cgroup: 7, value: seven, .. }, Shared { cgroup: 8, value: eight, .. }] = &*shared else {
             panic!("{shared:?}")
         };
@@ -367,7 +379,7 @@ mod tests {
         );
         let (role, trips) = eight.round_trips().next().expect("a round trip");
         assert_eq!((role, trips.count()), (Some(Role::Client), 1));
-        assert!((trips.sum - 0.0015).abs() < 1e-12);
+        assert!((trips.sum() - 0.0015).abs() < 1e-12);
 
         let mut both = seven.as_ref().clone();
         both.merge(eight);

@@ -168,7 +168,7 @@ pub const CATALOGUE: &[Metric] = &[
         "Smoothed round-trip time (RFC 6298) at the end of a connection, where the kernel had a sample.").of_owners(),
     gauge("system.network.tcp.close_wait.age", "s", &[], read::close_wait_age,
         "How long the oldest connection has been in CLOSE_WAIT, 0 for none: its peer has closed, and the application has not. As of the last \
-         ten seconds; of one that is older than the agent, since when it has been quiet.").of_owners(),
+         twenty seconds; of one that is older than the agent, since when it has been quiet.").of_owners(),
     counter("system.network.tcp.io", "By", &["network.io.direction"], read::io,
         "Bytes that connections carried, each once however often it was sent, as of the last event of a socket or the last listing \
          (five minutes at most).").of_owners(),
@@ -176,7 +176,7 @@ pub const CATALOGUE: &[Metric] = &[
         &["network.tcp.segment.type", "network.tcp.retransmit.type"], read::retransmits,
         "Segments sent again, counted as the kernel's RetransSegs, by what and why: `timeout` (congestion control in the state Loss: \
          the timer ran out, or the path's MTU was too large, and all that was declared lost then), `fast` (TCPFastRetrans), `tail_loss_probe`; \
-         absent where the kernel's types are not known.").of_owners(),
+         absent where the kernel's types are not known. That one was spurious the kernel learns later, of the peer, and tells of no segment.").of_owners(),
     counter("system.network.tcp.resets", "{reset}",
         &["network.io.direction", "network.tcp.reset.reason", "synfin.reset.socket"], read::resets,
         "RSTs. Those sent include answers to segments that belong to no socket (`synfin.reset.socket` false), so that \
@@ -371,12 +371,14 @@ which come again until they have arrived. All values of one export come from one
 resource ([EVENTS.md](EVENTS.md#resources-of-otlp-in-whose-name-things-are-told)), and of what belongs to none of them in the host's (the agent's). A
 connection counts for one of them, so that the sum over all resources is that of the host. For Prometheus, which knows one resource, the owner's
 attributes are labels: sum over them for the host. Of an owner a series is there from its first count on, and goes when nothing was heard of
-the owner for 15 minutes (or two intervals of export); should it come back, it counts from zero, with a new start time.
+the owner for 15 minutes (or two intervals of export) and everybody who reads has been told all of it; should it come back, it counts from zero, with a new
+start time. An owner that is not looked up yet (some moments, with names of pods two seconds at most) is told with the next export.
 `otlp.resources: host` tells all of it as the host's.
 
 **Bounds.** A reader is told at most `metrics.series` series (20,000). What finds no room is added up in one series of its metric, with
 `otel.metric.overflow` as its only attribute: sums stay exact (gauges do not add up and are left out), and
-`synfin.metrics.series.refused` counts them. 1,024 owners have counts of their own, further ones are told by that series too.
+`synfin.metrics.series.refused` counts them. A quarter is kept for the host and the agent itself. 1,024 cgroups have counts of their own; those of further ones are
+told by that series too (with `otlp.resources: host`, as the host's).
 
 **Histograms** have the bounds below, or exponential buckets where `otlp.metrics_histograms` asks for them (at most 160, as OpenTelemetry's SDKs
 have them). In both, exemplars lead to spans.

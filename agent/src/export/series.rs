@@ -327,7 +327,10 @@ impl<T: Tell> Teller<'_, T> {
             return;
         }
         let key = series.key.as_slice().into();
-        if subject.who == Who::Overflow || series.usage.told >= series.usage.budget {
+        // A part is kept for the host, which is told last: its own state must be told, whatever the owners take.
+        let Usage { told, budget, .. } = series.usage;
+        let budget = if subject.is_host() { budget } else { budget / 4 * 3 };
+        if subject.who == Who::Overflow || told >= budget {
             series.usage.refused += 1;
             let row = (collection, Self::in_sum(metric, data));
             series.overflow.entry(metric.name).or_default().refused.insert(key, row);
@@ -362,7 +365,8 @@ impl<T: Tell> Teller<'_, T> {
     fn send(&mut self, data: Data<'_>, attributes: &[Attribute<'_>]) {
         let instrument = self.metric.instrument;
         let Some(row) = self.series.rows.get(&*self.series.key) else { return };
-        let since_unix_ns = if is_total(instrument) { row.since_unix_ns.max(row.kept_unix_ns) } else { 0 };
+        let since_unix_ns = row.since_unix_ns.max(row.kept_unix_ns).min(self.series.unix_ns);
+        let since_unix_ns = if is_total(instrument) { since_unix_ns } else { 0 };
         if !is_delta(self.series.temporality, instrument) {
             self.point(&Point { attributes, since_unix_ns, data });
             return;

@@ -114,7 +114,9 @@ impl<T: Sum + Clone> Sums<T> {
     fn collect(&mut self, rows: &[Shared<T>], mut whose: impl FnMut(u64) -> Option<u64>) -> HashMap<u64, T> {
         let mut now = HashMap::with_capacity(rows.len());
         for Shared { cgroup, row, value } in rows {
-            if let Some(number) = whose(*cgroup) {
+            // Whose it was once it is: who is asked may have forgotten.
+            let known = self.last.get(row).map(|(number, _)| *number);
+            if let Some(number) = known.or_else(|| whose(*cgroup)) {
                 now.insert(*row, (number, Arc::clone(value)));
             }
         }
@@ -146,14 +148,16 @@ struct Roster {
     pending: HashMap<u64, u64>,
     /// Up to this moment the last collection told.
     told_unix_ns: u64,
+    /// Whether owners are told apart at all.
+    has_owners: bool,
 }
 
 impl Roster {
     /// The number of the subject that a cgroup belongs to; None while that is not known.
     fn whose(&mut self, cgroup: u64, known: &dyn Fn(u64) -> Known) -> Option<u64> {
         let who = match cgroup {
-            NOBODY => Who::Host,
-            OVERFLOW => Who::Overflow,
+            OVERFLOW if self.has_owners => Who::Overflow,
+            NOBODY | OVERFLOW => Who::Host,
             cgroup => match known(cgroup) {
                 Known::Pending => {
                     self.pending.entry(cgroup).or_insert(self.told_unix_ns);
@@ -173,6 +177,9 @@ impl Roster {
     }
 }
 
+/// A clock that goes back by more than this was set.
+const STEP_NS: u64 = 5_000_000_000;
+
 /// Keeps subjects apart, from one collection to the next.
 #[derive(Debug)]
 pub struct Subjects {
@@ -182,48 +189,59 @@ pub struct Subjects {
 }
 
 impl Subjects {
-    /// None yet but the host; the agent counts since this moment.
-    pub fn new(since_unix_ns: u64) -> Self {
+    /// None yet but the host; the agent counts since this moment. Without owners there will be no others.
+    pub fn new(since_unix_ns: u64, has_owners: bool) -> Self {
         let roster = Roster {
             known: BTreeMap::from([(Who::Host, (0, since_unix_ns))]),
             next: 1,
             pending: HashMap::new(),
             told_unix_ns: since_unix_ns,
+            has_owners,
         };
         Self { roster, counts: Sums::default(), times: Sums::default() }
     }
 
     /// All subjects at the moment of `status`, which is `unix_ns`, the host last. `known` says what a cgroup is. Answers when it was too:
-    /// never before the last time, whatever the clock did.
+    /// not before the last time, unless the clock was set back.
     pub fn collect(&mut self, status: &Status, unix_ns: u64, known: &dyn Fn(u64) -> Known) -> (u64, Arc<[Subject]>) {
         let Self { roster, counts, times } = self;
-        let unix_ns = unix_ns.max(roster.told_unix_ns);
+        // A clock that was corrected a little waits until it has caught up. One that was set back by much is believed, and what has begun
+        // since then begins now.
+        let is_set_back = unix_ns.saturating_add(STEP_NS) < roster.told_unix_ns;
+        let unix_ns = if is_set_back { unix_ns } else { unix_ns.max(roster.told_unix_ns) };
         let mut cgroups: HashMap<u64, Option<u64>> = HashMap::new();
         let mut whose = |cgroup: u64| *cgroups.entry(cgroup).or_insert_with(|| roster.whose(cgroup, known));
         let mut sums = counts.collect(&status.accounts, &mut whose);
         let mut all_times = times.collect(&status.times, &mut whose);
         let mut told: HashMap<u64, Census<'_>> = HashMap::new();
         if let Some(census) = &status.census {
+            // What is not looked up yet is told the next time: a gauge that moves would stay where it was, for whoever reads it.
             for group in &census.sums.groups {
-                told.entry(whose(group.cgroup).unwrap_or(0)).or_default().groups.push(group);
+                let Some(number) = whose(group.cgroup) else { continue };
+                told.entry(number).or_default().groups.push(group);
             }
             for listener in &census.sums.listeners {
-                told.entry(whose(listener.cgroup).unwrap_or(0)).or_default().listeners.push(listener);
+                let Some(number) = whose(listener.cgroup) else { continue };
+                told.entry(number).or_default().listeners.push(listener);
             }
             for place @ (_, cgroup) in census.memory.places.iter() {
-                told.entry(whose(cgroup).unwrap_or(0)).or_default().places.push(place);
+                let Some(number) = whose(cgroup) else { continue };
+                told.entry(number).or_default().places.push(place);
             }
             for (netns, port, cgroup) in census.memory.ports.iter() {
-                told.entry(whose(cgroup).unwrap_or(0)).or_default().ports.push((netns, port));
+                let Some(number) = whose(cgroup) else { continue };
+                told.entry(number).or_default().ports.push((netns, port));
             }
         }
         let mut close_waits: HashMap<u64, u64> = HashMap::new();
         for (cgroup, since_ns) in &*status.close_waits {
-            let oldest = close_waits.entry(whose(*cgroup).unwrap_or(0)).or_insert(*since_ns);
+            let Some(number) = whose(*cgroup) else { continue };
+            let oldest = close_waits.entry(number).or_insert(*since_ns);
             *oldest = (*oldest).min(*since_ns);
         }
         // What nothing tells of any more is over; should it come back, it counts from zero.
-        let heard: HashSet<u64> = counts.numbers().chain(times.numbers()).chain(told.keys().copied()).collect();
+        let heard: HashSet<u64> =
+            counts.numbers().chain(times.numbers()).chain(told.keys().chain(close_waits.keys()).copied()).collect();
         roster.known.retain(|who, (number, _)| *who == Who::Host || heard.contains(number));
         for number in counts.gone.keys().chain(times.gone.keys()).copied().collect::<Vec<_>>() {
             if number != 0 && !heard.contains(&number) {
@@ -231,6 +249,8 @@ impl Subjects {
                 times.gone.remove(&number);
             }
         }
+        // One that is not met any more will not be asked for.
+        roster.pending.retain(|cgroup, _| cgroups.get(cgroup) == Some(&None));
         roster.told_unix_ns = unix_ns;
         // The host's order is the first.
         let subjects = roster
@@ -247,7 +267,7 @@ impl Subjects {
                     listeners: census.listeners.into_iter().copied().collect(),
                     places: census.places,
                     ports: census.ports,
-                    ..Subject::new(who.clone(), *number, *since)
+                    ..Subject::new(who.clone(), *number, (*since).min(unix_ns))
                 }
             })
             .collect();

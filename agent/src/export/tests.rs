@@ -87,7 +87,7 @@ pub(super) const BEGAN: u64 = 1_700_000_000_000_000_000;
 
 /// A status, ten seconds after the agent began, where nothing has an owner.
 pub(super) fn snapshot(status: Status) -> Snapshot {
-    let (unix_ns, subjects) = Subjects::new(BEGAN).collect(&status, BEGAN + 10_000_000_000, &|_| Known::Host);
+    let (unix_ns, subjects) = Subjects::new(BEGAN, true).collect(&status, BEGAN + 10_000_000_000, &|_| Known::Host);
     Snapshot { status: Arc::new(status), subjects, unix_ns, unresolved: Some(3), ..Snapshot::default() }
 }
 

@@ -24,6 +24,7 @@ pub struct Site {
     clock: Arc<Clock>,
     exposition: Exposition,
     read: Box<dyn Fn() -> Snapshot + Send + Sync>,
+    told: Box<dyn Fn(&Snapshot) + Send + Sync>,
 }
 
 impl std::fmt::Debug for Site {
@@ -33,14 +34,15 @@ impl std::fmt::Debug for Site {
 }
 
 impl Site {
-    /// Of an agent that publishes on `board`; `read` takes what its exporters read.
+    /// Of an agent that publishes on `board`; `read` takes what its exporters read, and `told` hears what has been answered.
     pub fn new(
         board: Arc<Board>,
         clock: Arc<Clock>,
         exposition: Exposition,
         read: impl Fn() -> Snapshot + Send + Sync + 'static,
+        told: impl Fn(&Snapshot) + Send + Sync + 'static,
     ) -> Self {
-        Self { board, clock, exposition, read: Box::new(read) }
+        Self { board, clock, exposition, read: Box::new(read), told: Box::new(told) }
     }
 
     fn status(&self) -> Arc<Status> {
@@ -53,7 +55,10 @@ impl Site {
     }
 
     fn metrics(&self, format: Format) -> String {
-        self.exposition.render(&(self.read)(), format)
+        let snapshot = (self.read)();
+        let text = self.exposition.render(&snapshot, format);
+        (self.told)(&snapshot);
+        text
     }
 }
 

@@ -43,7 +43,7 @@ fn serve(status: Status, age: u64) -> (Server, SocketAddr) {
     let bound = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let address = bound.address();
     let exposition = Exposition::new(&Resource::builder_empty().build(), 20_000);
-    (bound.serve(Site::new(board, clock, exposition, read)).unwrap(), address)
+    (bound.serve(Site::new(board, clock, exposition, read, |_| {})).unwrap(), address)
 }
 
 /// Sends bytes as they are, and reads until the other end closes. It may stop reading before everything is written.

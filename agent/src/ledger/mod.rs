@@ -178,8 +178,8 @@ impl Ledger {
     }
 
     /// The same by the cgroup of sockets: the sum over all is what the totals count, as long as none was let go.
-    pub fn accounts(&mut self) -> Arc<[Shared<Counts>]> {
-        self.accounts.share()
+    pub fn accounts(&mut self, now_ns: u64) -> Arc<[Shared<Counts>]> {
+        self.accounts.share(now_ns)
     }
 
     /// Lets go of cgroups of whom nothing was heard since `before_ns`.
@@ -219,13 +219,12 @@ impl Ledger {
 
     fn transition(&mut self, event: &Transition) -> Applied<'_> {
         let (old, new) = (event.old, event.new);
-        let at = event.time_ns;
-        self.count(event.cgroup, at, |counts| counts.transitions[old.index()][new.index()] += 1);
+        self.count(event.cgroup, |counts| counts.transitions[old.index()][new.index()] += 1);
         if old == State::Listen && new == State::SynReceived {
             return self.embryo(event);
         }
         let Some(slot) = self.slot_for(event) else { return Applied::NOTHING };
-        self.carry(slot, event.measures, event.fin_received, at);
+        self.carry(slot, event.measures, event.fin_received);
         let connection = self.table.get_mut(slot);
         let before = connection.state;
         let entered = connection.entered_ns[old.index()];
@@ -243,7 +242,7 @@ impl Ledger {
             && old != State::Established
             && let Some(role) = self.table.get(slot).role
         {
-            self.count(event.cgroup, at, |counts| counts.established[role.index()] += 1);
+            self.count(event.cgroup, |counts| counts.established[role.index()] += 1);
         }
         if new == State::Closed && before != State::Closed {
             self.leave_listener(slot);
@@ -273,7 +272,7 @@ impl Ledger {
         match (old, new) {
             (State::Closed, State::SynSent) => {
                 self.lose_embryo(event.ends.sock); // whatever was at this address is no more
-                self.count(event.cgroup, event.time_ns, |counts| counts.opened[Role::Client.index()] += 1);
+                self.count(event.cgroup, |counts| counts.opened[Role::Client.index()] += 1);
                 return Some(self.insert(&begin(event, Some(Role::Client), true)));
             }
             (_, State::Listen) => {
@@ -374,18 +373,18 @@ impl Ledger {
     }
 
     fn opened_server(&mut self, event: &Transition) {
-        self.count(event.cgroup, event.time_ns, |counts| counts.opened[Role::Server.index()] += 1);
+        self.count(event.cgroup, |counts| counts.opened[Role::Server.index()] += 1);
         self.listeners.opened(event.ends.netns, event.ends.local_port, 1);
     }
 
     /// Counts something for the host and for the owner.
-    fn count(&mut self, cgroup: u64, time_ns: u64, add: impl Fn(&mut Counts)) {
+    fn count(&mut self, cgroup: u64, add: impl Fn(&mut Counts)) {
         add(&mut self.totals.counts);
-        add(self.accounts.of(cgroup, time_ns));
+        add(self.accounts.of(cgroup));
     }
 
     /// Counts the bytes that a socket has carried since it was last heard of.
-    fn carry(&mut self, slot: Slot, now: Option<Measures>, fin_received: bool, time_ns: u64) {
+    fn carry(&mut self, slot: Slot, now: Option<Measures>, fin_received: bool) {
         let Some(now) = now else { return };
         let connection = self.table.get(slot);
         let before = match connection.measures {
@@ -397,7 +396,7 @@ impl Ledger {
         let cgroup = connection.cgroup;
         let bytes = [now[0].saturating_sub(before[0]), now[1].saturating_sub(before[1])];
         if bytes != [0; 2] {
-            self.count(cgroup, time_ns, |counts| {
+            self.count(cgroup, |counts| {
                 for (sum, bytes) in counts.bytes.iter_mut().zip(bytes) {
                     *sum += bytes;
                 }
@@ -422,7 +421,7 @@ impl Ledger {
         let segments = u64::from(event.segments);
         let cause = event.cause().map_or(Cause::ALL.len(), Cause::index);
         let slot = self.known(&event.ends);
-        self.count(self.cgroup_of(slot), event.time_ns, |counts| {
+        self.count(self.cgroup_of(slot), |counts| {
             if event.syn {
                 counts.retransmits_syn += segments;
             } else {
@@ -441,7 +440,7 @@ impl Ledger {
 
     fn reset(&mut self, event: &Reset) -> Applied<'_> {
         let slot = self.known(&event.ends);
-        self.count(self.cgroup_of(slot), event.time_ns, |counts| match event.direction {
+        self.count(self.cgroup_of(slot), |counts| match event.direction {
             Direction::Receive => counts.resets_received += 1,
             Direction::Transmit => {
                 let reason = event.reason.unwrap_or(synfin_common::event::NO_REASON);
@@ -549,7 +548,7 @@ impl Ledger {
         if connection.role == Some(Role::Server) && !connection.is_closed() {
             self.listeners.ended(connection.ends.netns, connection.ends.local_port);
         }
-        self.count(connection.cgroup, connection.last_ns, |counts| counts.add_end(connection, end));
+        self.count(connection.cgroup, |counts| counts.add_end(connection, end));
         self.ended.push(Ended { connection: *connection, end });
     }
 }

@@ -20,11 +20,16 @@ pub struct CloseWaits {
 }
 
 impl CloseWaits {
-    /// A walk has come to this connection. Of one that was adopted in CLOSE_WAIT it is known only that it was there before it was quiet.
+    /// A walk has come to this connection. Where its entry into CLOSE_WAIT was not seen, it is known of one that was adopted that it was
+    /// there before it was quiet, and of others what was heard last.
     pub fn meet(&mut self, connection: &Connection) {
         if connection.state == State::CloseWait {
             let entered = connection.entered_ns[State::CloseWait.index()];
-            let since = if entered == 0 { connection.first_ns } else { entered };
+            let since = match (entered, connection.birth_seen) {
+                (0, true) => connection.last_ns,
+                (0, false) => connection.first_ns,
+                (entered, _) => entered,
+            };
             let oldest = self.met.entry(connection.cgroup).or_insert(since);
             *oldest = since.min(*oldest);
         }

@@ -253,7 +253,7 @@ impl Ledger {
             self.totals.stale_states += 1;
             self.correct(|corrections| corrections.stale += 1);
         }
-        self.carry(slot, socket.measures, has_fin(to), socket.time_ns);
+        self.carry(slot, socket.measures, has_fin(to));
         let connection = self.table.get_mut(slot);
         connection.state = to;
         connection.fin_received |= has_fin(to);

@@ -30,6 +30,9 @@ const SWEEP: Duration = Duration::from_mins(1);
 /// How long the names of a pod may take to appear.
 const SETTLING: Duration = Duration::from_secs(2);
 
+/// Pause of whoever waits for names.
+const GLANCE: Duration = Duration::from_millis(50);
+
 /// Longest sleep of the thread.
 const TURN: Duration = Duration::from_millis(500);
 
@@ -112,6 +115,20 @@ impl Directory {
             Some(Known::Host) => None,
             Some(Known::Of(identity)) => Some(identity),
             Some(Known::Pending) | None => self.0.look_up(&mut **self.0.finder(), cgroup, Instant::now(), true),
+        }
+    }
+
+    /// Whose it is, with its names, for which it waits as long as they may take to appear. None: the host's.
+    pub fn settle(&self, cgroup: u64) -> Option<Arc<Identity>> {
+        let until = Instant::now() + SETTLING;
+        loop {
+            match self.0.known(cgroup) {
+                Some(Known::Host) => return None,
+                Some(Known::Of(identity)) => return Some(identity),
+                Some(Known::Pending) | None if Instant::now() >= until => return self.resolve(cgroup),
+                Some(Known::Pending) => std::thread::sleep(GLANCE),
+                None => drop(self.0.look_up(&mut **self.0.finder(), cgroup, Instant::now(), false)),
+            }
         }
     }
 

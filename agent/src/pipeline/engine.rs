@@ -63,6 +63,24 @@ pub(super) struct Tick<'a> {
     pub(super) losses: &'a [Loss],
     pub(super) jump_ns: Option<i64>,
     pub(super) status: &'a Status,
+    /// What was last heard of before this time everybody has been told, and may be let go.
+    pub(super) expire_ns: u64,
+}
+
+/// Up to when everybody who reads has been told.
+#[derive(Default)]
+struct Told(Option<Box<dyn Fn() -> u64 + Send>>);
+
+impl Told {
+    fn until_ns(&self) -> u64 {
+        self.0.as_ref().map_or(u64::MAX, |told| told())
+    }
+}
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Told").field(&self.until_ns()).finish()
+    }
 }
 
 /// Everything between the kernel and the observers.
@@ -78,6 +96,8 @@ pub(super) struct Engine {
     started_ns: u64,
     /// Owners of whom nothing was heard for so long are over.
     idle_ns: u64,
+    /// Up to when everybody who reads has been told.
+    told: Told,
     next_tick_ns: u64,
     ticks: u64,
     newest_ns: u64,
@@ -114,6 +134,7 @@ impl Engine {
             missing_namespaces: 0,
             started_ns: now,
             idle_ns: super::idle(config).as_nanos() as u64,
+            told: Told::default(),
             next_tick_ns: now + TICK_NS,
             ticks: 0,
             newest_ns: 0,
@@ -147,6 +168,11 @@ impl Engine {
                 "no census: connections older than the agent, TIME_WAIT and half-open sockets are not told"
             ),
         }
+    }
+
+    /// Lets go of nothing that not everybody has been told: `told` says up to when they have.
+    pub(super) fn keep_until_told(&mut self, told: impl Fn() -> u64 + Send + 'static) {
+        self.told = Told(Some(Box::new(told)));
     }
 
     /// Tells of connections that live long too, each in this interval, from now on.
@@ -237,10 +263,11 @@ impl Engine {
 
     fn tick(&mut self, now: u64, observer: &mut dyn Observer) -> Status {
         self.ticks += 1;
+        let expire_ns = now.saturating_sub(self.idle_ns).min(self.told.until_ns());
         self.kernel.flush_log();
         if self.ticks.is_multiple_of(EMBRYO_TICKS) {
             self.ledger.expire_embryos(now);
-            self.ledger.expire_accounts(now.saturating_sub(self.idle_ns));
+            self.ledger.expire_accounts(expire_ns);
         }
         let tallied = self.tally.differences(self.kernel.tallies());
         self.count(&tallied);
@@ -258,7 +285,7 @@ impl Engine {
             reconciler.doubt();
         }
         let status = self.status(now, probes, losses);
-        observer.tick(&Tick { tallied: &tallied, losses: &grown, jump_ns, status: &status });
+        observer.tick(&Tick { tallied: &tallied, losses: &grown, jump_ns, status: &status, expire_ns });
         status
     }
 
@@ -313,7 +340,7 @@ impl Engine {
             time_ns: now,
             uptime: Duration::from_nanos(now.saturating_sub(self.started_ns)),
             totals: self.ledger.totals().clone(),
-            accounts: self.ledger.accounts(),
+            accounts: self.ledger.accounts(now),
             close_waits: self.close_waits.oldest(),
             tracked: *self.ledger.tracked(),
             ledger_limit: self.ledger.limit(),

@@ -18,8 +18,9 @@ use crate::config::{Cidr, Config, Histograms, Metrics, Resources, RunOptions};
 use crate::distribution::{Distributions, Shape};
 use crate::event::Event;
 use crate::export::otlp::queue::Counts;
-use crate::export::otlp::{Otlp, Report, Source};
+use crate::export::otlp::{Otlp, Reader, Report, Source};
 use crate::export::prometheus::Exposition;
+use crate::export::readings::Snapshot;
 use crate::export::resource::{Owners, resource};
 use crate::http::{self, Site};
 use crate::ledger::{Applied, Checkpoint, Ended, seconds};
@@ -56,7 +57,9 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     let exposition = Exposition::new(&resource, config.metrics.series);
     let owners = if is_measured || config.otlp.is_on() { owners(config, &resource)? } else { None };
     let directory = owners.as_ref().map(|owners| owners.directory.clone());
-    let source = Source::new(Arc::clone(&board), Arc::clone(&clock), owners);
+    let source = Source::new(Arc::clone(&board), Arc::clone(&clock), owners)
+        .with_readers(config.otlp.metrics.is_some(), listener.is_some());
+    let told = source.told();
     let otlp = if config.otlp.is_on() {
         Some(Otlp::start(&config.otlp, &credentials, resource, source.clone(), config.metrics.series)?)
     } else {
@@ -67,21 +70,23 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
         Some(listener) => {
             let address = listener.address();
             let source = otlp.as_ref().map_or(source, Otlp::source);
-            let site = Site::new(Arc::clone(&board), Arc::clone(&clock), exposition, move || source.take());
+            let (read, mark) = (source.clone(), source);
+            let told = move |snapshot: &Snapshot| mark.mark_told(Reader::Prometheus, snapshot);
+            let site = Site::new(Arc::clone(&board), Arc::clone(&clock), exposition, move || read.take(), told);
             let server = listener.serve(site)?;
             tracing::info!(%address, "HTTP listens");
             Some(server)
         }
         None => None,
     };
+    engine.keep_until_told(told);
     tracing::info!(otlp = otlp.is_some(), "attached");
     let stop = stop.after(options.duration);
     let poll = config.ring.poll;
     let idle = super::idle(config);
     let peers = is_measured.then(|| peers(config, idle)).filter(|peers| !peers.is_off());
     let cgroups = directory.map(Cgroups::new);
-    let mut exporter =
-        Exporter { otlp, board: Arc::clone(&board), clock, distributions, peers, cgroups, ticks: 0, idle };
+    let mut exporter = Exporter { otlp, board: Arc::clone(&board), clock, distributions, peers, cgroups, ticks: 0 };
     exporter.publish(first);
     let drain_stop = stop.clone();
     let drain = thread::Builder::new()
@@ -157,7 +162,6 @@ struct Exporter {
     /// Of events, so that they are looked up while they are there.
     cgroups: Option<Cgroups>,
     ticks: u64,
-    idle: Duration,
 }
 
 impl Observer for Exporter {
@@ -169,7 +173,7 @@ impl Observer for Exporter {
         if let Some(distributions) = &mut self.distributions
             && let Some(in_state_ns) = applied.in_state_ns
         {
-            distributions.left(transition.cgroup, transition.old, seconds(in_state_ns), transition.time_ns);
+            distributions.left(transition.cgroup, transition.old, seconds(in_state_ns));
         }
     }
 
@@ -221,7 +225,7 @@ impl Observer for Exporter {
         if self.ticks.is_multiple_of(EXPIRY_TICKS)
             && let Some(distributions) = &mut self.distributions
         {
-            distributions.expire(tick.status.time_ns.saturating_sub(self.idle.as_nanos() as u64));
+            distributions.expire(tick.expire_ns);
         }
         self.publish(tick.status.clone());
     }
@@ -230,7 +234,7 @@ impl Observer for Exporter {
 impl Exporter {
     fn publish(&mut self, status: Status) {
         let exports = self.otlp.as_ref().map(Otlp::exports).unwrap_or_default();
-        let times = self.distributions.as_mut().map(Distributions::share).unwrap_or_default();
+        let times = self.distributions.as_mut().map(|all| all.share(status.time_ns)).unwrap_or_default();
         let peers = self.peers.as_mut().map(Peers::share).unwrap_or_default();
         self.board.publish(Status { times, peers, exports, ..status });
     }

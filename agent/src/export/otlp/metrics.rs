@@ -8,10 +8,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::link::Link;
-use super::source::Source;
+use super::source::{Reader, Source};
 use super::transport::Transport;
-use super::worker::{Accepted, Failure};
+use super::worker::{Accepted, Failure, LONGEST_ASKED};
 use crate::config::Temporality;
+use crate::export::readings::Snapshot;
 use crate::export::series::Series;
 use crate::priority;
 
@@ -205,9 +206,12 @@ impl Exporter {
             match end {
                 None => {
                     // What failed is told by the link.
-                    _ = self.export(source);
-                    // An export that took long does not make the next ones come in a heap.
-                    due = (due + self.manner.interval).max(Instant::now());
+                    let after = match self.export(source, &source.take()) {
+                        Err(Failure::Retry { after: Some(after), .. }) => after.min(LONGEST_ASKED),
+                        Err(_) | Ok(()) => Duration::ZERO,
+                    };
+                    // An export that took long does not make the next ones come in a heap; and an endpoint that asks for it is left alone.
+                    due = (due + self.manner.interval).max(Instant::now() + after);
                 }
                 Some(end) => {
                     let outcome = self.last(source, end);
@@ -220,7 +224,7 @@ impl Exporter {
     /// The last export is tried again while there is time.
     fn last(&mut self, source: &Source, end: Instant) -> Result<(), String> {
         loop {
-            match self.export(source) {
+            match self.export(source, &source.take_last()) {
                 Err(Failure::Retry { .. }) if Instant::now() + LAST_PAUSE < end => std::thread::sleep(LAST_PAUSE),
                 Err(Failure::Retry { why, .. } | Failure::Rejected(why)) => return Err(why),
                 Ok(()) => return Ok(()),
@@ -229,10 +233,9 @@ impl Exporter {
     }
 
     /// Tells everything of this moment. Requests that do not arrive keep none of the others back.
-    fn export(&mut self, source: &Source) -> Result<(), Failure> {
-        let snapshot = source.take();
+    fn export(&mut self, source: &Source, snapshot: &Snapshot) -> Result<(), Failure> {
         let mut encoder = Encoder::new(&self.names, self.manner, snapshot.unix_ns);
-        self.series.collect(&snapshot, &mut encoder);
+        self.series.collect(snapshot, &mut encoder);
         let books = &self.shared.books;
         let mut outcome = Ok(());
         let mut arrived = Vec::new();
@@ -268,6 +271,9 @@ impl Exporter {
         }
         // What the endpoint has refused for good it would refuse again: its differences are lost, and counted above.
         self.series.delivered(|delivery| arrived.get(delivery).copied().unwrap_or(false));
+        if arrived.iter().all(|arrived| *arrived) {
+            source.mark_told(Reader::Otlp, snapshot);
+        }
         outcome
     }
 }

@@ -54,7 +54,7 @@ use queue::Counts;
 use request::Requests;
 use sampling::SampledOut;
 use sender::Sender;
-pub use source::Source;
+pub use source::{Reader, Source};
 use span::Part;
 use traces::Traces;
 use transport::{Builder, method};

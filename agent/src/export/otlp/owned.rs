@@ -51,7 +51,7 @@ impl Owned {
     }
 
     fn group_of(&mut self, cgroup: u64, groups: &mut Groups) -> Option<usize> {
-        let identity = self.owners.directory.resolve(cgroup);
+        let identity = self.owners.directory.settle(cgroup);
         let group = identity.map(|identity| {
             // An owner may have several cgroups.
             let known = self.by_identity.get(&identity).copied();

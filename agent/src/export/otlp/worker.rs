@@ -20,7 +20,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Longest pause that an endpoint may ask for. Whoever asks for more is more likely to be wrong than to mean it.
-const LONGEST_ASKED: Duration = Duration::from_hours(1);
+pub(super) const LONGEST_ASKED: Duration = Duration::from_hours(1);
 
 /// What the endpoint says of a request that it took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -123,7 +123,11 @@ fn run<O: Outlet>(queue: &Queue<O::Line>, link: &Link, delay: Duration, outlet: 
             left -= TICK;
         }
         if !queue.take(&mut batch, left) {
-            return;
+            // What happened last is to be told too.
+            outlet.tick();
+            if !queue.take(&mut batch, Duration::ZERO) {
+                return;
+            }
         }
         outlet.tick();
         if batch.is_empty() {

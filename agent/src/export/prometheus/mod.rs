@@ -12,6 +12,7 @@ use super::resource::{SCHEMA_URL, SCOPE};
 use super::series::{Data, Point, Series, Tell};
 use super::subject::{Subject, Who};
 use crate::config::Temporality;
+use crate::owner::identity::Instance;
 
 mod accept;
 pub mod names;
@@ -92,7 +93,12 @@ impl Tell for Families<'_> {
             Some(Who::Owner(identity)) => Some(identity),
             Some(Who::Host | Who::Overflow) | None => None,
         };
-        let owner = owner.into_iter().flat_map(|identity| identity.attributes());
+        // Two instances of a template are one service, and two series.
+        let unit = owner.and_then(|identity| match identity.instance() {
+            Instance::Local(path) => Some(("service.instance.id", path)),
+            Instance::Global(_) => None,
+        });
+        let owner = owner.into_iter().flat_map(|identity| identity.attributes()).chain(unit);
         let labels = Labels::of_point(point.attributes, owner, self.scope);
         match (point.data, metric.instrument) {
             (Data::Integer(value), _) => writer.number(family, &labels, &value.to_string()),

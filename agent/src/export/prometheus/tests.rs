@@ -29,8 +29,8 @@ fn measured() -> Snapshot {
     connection.measures = Some(Measures { srtt_us: 500, ..Measures::default() });
     let place = Place { trace: [7; 16], span: [8; 8] };
     distributions.add(&connection, End::TimeWait, Offset::default(), || Some(place));
-    distributions.left(0, State::CloseWait, 1.5, 1);
-    snapshot(Status { times: distributions.share(), ..full() })
+    distributions.left(0, State::CloseWait, 1.5);
+    snapshot(Status { times: distributions.share(1), ..full() })
 }
 
 /// Series with their values as written, without examples. Fails unless each family is whole and each series there once.

@@ -175,7 +175,7 @@ impl Writer {
         }
         self.line(family.name, "_count", labels, None, &count.to_string());
         self.text.push('\n');
-        self.line(family.name, "_sum", labels, None, &float(histogram.sum));
+        self.line(family.name, "_sum", labels, None, &float(histogram.sum()));
         self.text.push('\n');
     }
 
@@ -311,7 +311,7 @@ mod tests {
             Bucket { count: 3, example: Some(Box::new(example)) },
             Bucket::default(),
         ];
-        let histogram = Histogram { buckets: buckets.into(), sum: 2.5, exponential: None };
+        let histogram = Histogram { buckets: buckets.into(), sum_ns: 2_500_000_000, exponential: None };
         let family = Family { name: "d", kind: Kind::Histogram, unit: None, help: "D." };
         let write = |format, labels: &Labels| {
             let mut writer = Writer::new(format);

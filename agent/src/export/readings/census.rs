@@ -9,7 +9,7 @@ use crate::export::attribute::{Attribute, integer, text};
 use crate::export::subject::Subject;
 
 /// Namespaces with their cgroups that have rows of their own; the rest is added up in rows without namespace and cgroup, so that sums stay
-/// exact. Twenty rows for each stay below the 2000 of an instrument.
+/// exact. Each has twenty series of one metric.
 const PLACES: usize = 80;
 
 /// Listeners (ports of a namespace) that have rows of their own.

@@ -14,7 +14,7 @@ use crate::distribution::{Example, Exponential, Histogram};
 use crate::export::attribute::Attribute;
 use crate::export::catalogue::{Instrument, Metric};
 use crate::export::series::{Data, Point, Tell, is_delta};
-use crate::export::subject::Subject;
+use crate::export::subject::{Subject, Who};
 
 /// A request ends after the point with which it becomes longer. Far below the 4 MiB that gRPC's receivers take by default.
 const LONGEST: usize = 1 << 20;
@@ -102,7 +102,7 @@ pub(in crate::export::otlp) struct Encoder<'a> {
     /// What is begun and not ended, the outermost first: resource and scope, then metric and its data.
     resource: Option<[Open; 2]>,
     metric: Option<[Open; 2]>,
-    subject: Option<Subject>,
+    who: Option<Who>,
     points: usize,
     filled: Vec<Filled>,
 }
@@ -117,7 +117,7 @@ impl<'a> Encoder<'a> {
             writer: Writer::default(),
             resource: None,
             metric: None,
-            subject: None,
+            who: None,
             points: 0,
             filled: Vec::new(),
         }
@@ -156,9 +156,9 @@ impl<'a> Encoder<'a> {
     fn begin_metric(&mut self, metric: &Metric) {
         use field::{metric as fields, points};
         if self.resource.is_none()
-            && let Some(subject) = &self.subject
+            && let Some(who) = &self.who
         {
-            self.resource = Some(self.names.begin(&subject.who, &mut self.writer));
+            self.resource = Some(self.names.begin(who, &mut self.writer));
         }
         let to = &mut self.writer;
         let outer = to.open(ITEMS, Room::Middle);
@@ -187,11 +187,14 @@ impl<'a> Encoder<'a> {
 impl Tell for Encoder<'_> {
     fn subject(&mut self, subject: &Subject) {
         self.end_subject();
-        self.subject = Some(subject.clone());
+        self.who = Some(subject.who.clone());
     }
 
     fn metric(&mut self, metric: &Metric) {
         self.end_metric();
+        if self.writer.buffer.len() > LONGEST {
+            self.close();
+        }
         self.begin_metric(metric);
     }
 
@@ -241,7 +244,7 @@ fn explicit(to: &mut Writer, point: &Point<'_>, unix_ns: u64, all: &Histogram, b
     to.fixed64(histogram::START_TIME_UNIX_NANO, point.since_unix_ns);
     to.fixed64(histogram::TIME_UNIX_NANO, unix_ns);
     to.fixed64(histogram::COUNT, all.count());
-    to.double(histogram::SUM, all.sum);
+    to.double(histogram::SUM, all.sum());
     to.packed64(histogram::BUCKET_COUNTS, all.buckets.iter().map(|bucket| bucket.count));
     to.packed64(histogram::EXPLICIT_BOUNDS, bounds.iter().map(|bound| bound.to_bits()));
     examples(to, histogram::EXEMPLARS, all);
@@ -254,7 +257,7 @@ fn exponential(to: &mut Writer, point: &Point<'_>, unix_ns: u64, all: &Histogram
     to.fixed64(exponential::START_TIME_UNIX_NANO, point.since_unix_ns);
     to.fixed64(exponential::TIME_UNIX_NANO, unix_ns);
     to.fixed64(exponential::COUNT, all.count());
-    to.double(exponential::SUM, all.sum);
+    to.double(exponential::SUM, all.sum());
     to.zigzag(exponential::SCALE, buckets.scale);
     to.fixed64(exponential::ZERO_COUNT, buckets.zero);
     to.message(exponential::POSITIVE, Room::Middle, |to| {

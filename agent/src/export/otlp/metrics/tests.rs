@@ -232,13 +232,13 @@ fn measured(shape: Shape) -> Distributions {
     {
         distributions.add(&connection, end, Offset::default(), || Some(place));
     }
-    distributions.left(101, State::CloseWait, 1.5, 1);
+    distributions.left(101, State::CloseWait, 1.5);
     distributions
 }
 
 #[test]
 fn each_attribute_is_in_the_catalogue() {
-    let read = cumulative(&snapshot(Status { times: measured(Shape::Explicit).share(), ..full() }));
+    let read = cumulative(&snapshot(Status { times: measured(Shape::Explicit).share(1), ..full() }));
     for Metric { name, attributes, .. } in CATALOGUE {
         let points: Vec<_> = read.keys().filter(|(_, metric, _)| metric == name).collect();
         if points.is_empty() {
@@ -260,7 +260,7 @@ fn each_attribute_is_in_the_catalogue() {
 #[test]
 fn each_metric_says_what_it_is() {
     let mut reader = Reader::new(20_000, Temporality::Cumulative);
-    let requests = reader.requests(&snapshot(Status { times: measured(Shape::Explicit).share(), ..full() }));
+    let requests = reader.requests(&snapshot(Status { times: measured(Shape::Explicit).share(1), ..full() }));
     let metrics = requests.iter().flat_map(|request| &request.resource_metrics).flat_map(|group| &group.scope_metrics);
     for metric in metrics.flat_map(|group| &group.metrics) {
         let row = CATALOGUE.iter().find(|row| row.name == metric.name).expect("in the catalogue");
@@ -294,7 +294,7 @@ fn distributions_take_what_was_measured_with_examples() {
         let shape = if is_exponential { Shape::Exponential } else { Shape::Explicit };
         let mut reader = Reader::new(20_000, Temporality::Cumulative);
         reader.manner.is_exponential = is_exponential;
-        let status = Status { times: measured(shape).share(), peers: Arc::default(), ..full() };
+        let status = Status { times: measured(shape).share(1), peers: Arc::default(), ..full() };
         let read = reader.read(&snapshot(status));
         let count = |metric: &str, attributes: &str| host(&read, metric, attributes).map(|told| told.value);
         let role = "network.tcp.handshake.role=client";
@@ -376,7 +376,7 @@ fn pod(number: u64) -> Known {
 
 impl Stage {
     fn new() -> Self {
-        Self { subjects: Subjects::new(BEGAN), now: BEGAN, found: None }
+        Self { subjects: Subjects::new(BEGAN, true), now: BEGAN, found: None }
     }
 
     fn take(&mut self, status: Status) -> Snapshot {
@@ -458,9 +458,9 @@ fn distributions_by_difference() {
         let mut reader = Reader::new(20_000, temporality);
         let mut distributions = measured(Shape::Explicit);
         let mut states = || {
-            let read = reader.read(&snapshot(Status { times: distributions.share(), ..full() }));
+            let read = reader.read(&snapshot(Status { times: distributions.share(1), ..full() }));
             reader.series.delivered(|_| true);
-            distributions.left(101, State::CloseWait, 50.0, 2);
+            distributions.left(101, State::CloseWait, 50.0);
             let told = host(&read, "system.network.tcp.state.duration", "network.connection.state=close_wait").cloned();
             (told.map(|told| told.value), host(&read, OPENED, "network.tcp.handshake.role=client").is_some())
         };
@@ -479,7 +479,10 @@ fn what_exceeds_the_budget_is_added_up_and_counted() {
     let accounts: Vec<(u64, u64, u64)> = (1..=100).map(|n| (n * 10, n, n)).collect();
     let status = || opened(&accounts);
     let of_host = all.read(&stage.take(opened(&[]))).len();
-    let mut reader = Reader::new(of_host + 10, Temporality::Cumulative);
+    // Owners get three quarters of it, of which some ten are left when the host is there.
+    let budget = (of_host + 10).div_ceil(3) * 4;
+    let room = budget / 4 * 3 - of_host;
+    let mut reader = Reader::new(budget, Temporality::Cumulative);
     _ = reader.read(&stage.take(opened(&[]))); // the host is there first
     let read = reader.read(&stage.take(status()));
     assert_eq!(sum(&read, OPENED), 5050.0, "nothing is missing in the sum");
@@ -491,14 +494,14 @@ fn what_exceeds_the_budget_is_added_up_and_counted() {
         .sum();
     assert_eq!(overflow(&read), Some(5050.0 - own));
     let usage = reader.series.usage();
-    assert_eq!((usage.refused, usage.budget), (90, of_host as u64 + 10));
-    assert_eq!(read.len(), of_host + 10 + 1, "one series for all that found no room");
+    assert_eq!((usage.refused, usage.budget), (100 - room as u64, budget as u64));
+    assert_eq!(read.len(), of_host + room + 1, "one series for all that found no room");
 
     // What was refused and has gone stays in the sum; it never falls.
     let read = reader.read(&stage.take(opened(&accounts[..50])));
     let gone: f64 = (51..=100).map(f64::from).sum();
     assert!(overflow(&read).unwrap_or_default() >= gone, "{:?}", overflow(&read));
-    assert_eq!(reader.series.usage().refused, 90, "each once");
+    assert_eq!(reader.series.usage().refused, 100 - room as u64, "each once");
 }
 
 #[test]
