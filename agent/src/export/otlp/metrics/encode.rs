@@ -2,8 +2,6 @@
 
 use std::mem;
 
-use bytes::BytesMut;
-
 use super::super::envelope::{Envelope, ITEMS};
 use super::super::protobuf::{Open, Room, Writer};
 use super::super::request::Request;
@@ -14,7 +12,7 @@ use crate::distribution::{Example, Exponential, Histogram};
 use crate::export::attribute::Attribute;
 use crate::export::catalogue::{Instrument, Metric};
 use crate::export::series::{Data, Point, Tell, is_delta};
-use crate::export::subject::Subject;
+use crate::export::subject::{Subject, Who};
 
 /// A request ends after the point with which it becomes longer. Far below the 4 MiB that gRPC's receivers take by default.
 const LONGEST: usize = 1 << 20;
@@ -102,7 +100,8 @@ pub(in crate::export::otlp) struct Encoder<'a> {
     /// What is begun and not ended, the outermost first: resource and scope, then metric and its data.
     resource: Option<[Open; 2]>,
     metric: Option<[Open; 2]>,
-    subject: Option<Subject>,
+    /// Whose metrics are told.
+    who: Option<Who>,
     points: usize,
     filled: Vec<Filled>,
 }
@@ -117,7 +116,7 @@ impl<'a> Encoder<'a> {
             writer: Writer::default(),
             resource: None,
             metric: None,
-            subject: None,
+            who: None,
             points: 0,
             filled: Vec::new(),
         }
@@ -147,18 +146,23 @@ impl<'a> Encoder<'a> {
     fn close(&mut self) {
         self.end_subject();
         if self.points > 0 {
-            let message = mem::take(&mut self.writer.buffer);
-            self.filled.push(Filled { request: Request::of(&message), points: mem::take(&mut self.points) });
-            self.writer.buffer = BytesMut::with_capacity(message.len().min(LONGEST));
+            // The next one will be as long, unless it is the last.
+            let length = self.writer.buffer.len();
+            let request = Request::end(&mut self.writer.buffer);
+            self.filled.push(Filled { request, points: mem::take(&mut self.points) });
+            self.writer.buffer.reserve(length);
         }
     }
 
     fn begin_metric(&mut self, metric: &Metric) {
         use field::{metric as fields, points};
         if self.resource.is_none()
-            && let Some(subject) = &self.subject
+            && let Some(who) = &self.who
         {
-            self.resource = Some(self.names.begin(&subject.who, &mut self.writer));
+            if self.writer.buffer.is_empty() {
+                Request::begin(&mut self.writer.buffer);
+            }
+            self.resource = Some(self.names.begin(who, &mut self.writer));
         }
         let to = &mut self.writer;
         let outer = to.open(ITEMS, Room::Middle);
@@ -187,7 +191,7 @@ impl<'a> Encoder<'a> {
 impl Tell for Encoder<'_> {
     fn subject(&mut self, subject: &Subject) {
         self.end_subject();
-        self.subject = Some(subject.clone());
+        self.who = Some(subject.who.clone());
     }
 
     fn metric(&mut self, metric: &Metric) {
@@ -204,7 +208,8 @@ impl Tell for Encoder<'_> {
         }
         self.points += 1;
         let (to, unix_ns, is_exponential) = (&mut self.writer, self.unix_ns, self.manner.is_exponential);
-        to.message(field::points::DATA_POINTS, Room::Middle, |to| match (point.data, metric.instrument) {
+        let room = if let Data::Distribution(_) = point.data { Room::Middle } else { Room::Small };
+        to.message(field::points::DATA_POINTS, room, |to| match (point.data, metric.instrument) {
             (Data::Integer(value), _) => {
                 number(to, point, unix_ns, |to| to.fixed64(field::number::AS_INT, value.cast_unsigned()));
             }
