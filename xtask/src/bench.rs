@@ -2,11 +2,13 @@
 //!
 //! Variants take turns round by round, so that a machine that slows down does so for all of them; what counts are ratios
 //! within a round. [`cost`] asks the kernel for the time of each program, [`pace`] counts connections per second and
-//! what user space takes meanwhile, [`census`] sets the walk over the kernel's tables beside `ss`.
+//! what user space takes meanwhile, [`census`] sets the walk over the kernel's tables beside `ss`, [`export`] sets what leaves the
+//! agent beside OpenTelemetry's SDK.
 
 mod arena;
 pub(crate) mod census;
 mod cost;
+mod export;
 mod figures;
 mod kernel;
 mod load;
@@ -59,6 +61,15 @@ enum Part {
     Connections,
     /// The census beside `ss`, among many namespaces, at the start of the service
     Census,
+    /// CPU for an exported span and a data point beside OpenTelemetry's SDK, memory of what waits
+    Export,
+}
+
+impl Part {
+    /// As the command line has it.
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 /// How much is measured.
@@ -68,6 +79,8 @@ struct Plan {
     connections: u64,
     /// CPUs of the machine: traffic comes from one thread, then from as many as this.
     cpus: usize,
+    /// The one part that is measured, if not all are.
+    only: Option<Part>,
 }
 
 impl Plan {
@@ -88,6 +101,7 @@ struct Tools {
     synfin: PathBuf,
     yardstick: PathBuf,
     receiver: PathBuf,
+    export_cost: PathBuf,
 }
 
 /// Runs the command.
@@ -101,7 +115,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     testbed::setup()?;
     let tools = build_tools()?;
     let cpus = std::thread::available_parallelism().context("how many CPUs are there?")?.get();
-    let plan = Plan { rounds: args.rounds, connections: args.connections, cpus };
+    let plan = Plan { rounds: args.rounds, connections: args.connections, cpus, only: args.only };
 
     let mut raw = raw::Raw::new(plan, machine::look(&tools.synfin)?);
     let wanted = |part| args.only.is_none_or(|only| only == part);
@@ -113,6 +127,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if wanted(Part::Census) {
         raw.census = census::measure(&tools, plan)?;
+    }
+    if wanted(Part::Export) {
+        raw.exports = export::measure(&tools, plan)?;
     }
     raw.machine.load_after = machine::load_average();
     let figures = figures::judge(&raw);
@@ -132,13 +149,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn build_tools() -> Result<Tools> {
     let synfin = build::synfin(Profile::Release)?;
-    cmd::say("build", "yardstick (release)");
+    cmd::say("build", "yardstick, export_cost (release)");
+    let examples = ["--example", "yardstick", "--example", "export_cost"];
     cmd::run(
-        cmd::cargo().args(["build", "--release", "--package", "synfin", "--example", "yardstick"]),
+        cmd::cargo().args(["build", "--release", "--package", "synfin"]).args(examples),
         "the compiler's words are above",
     )?;
     // Cargo puts examples beside the binaries of the same profile.
-    let yardstick = synfin.with_file_name("examples").join("yardstick");
+    let [yardstick, export_cost] =
+        ["yardstick", "export_cost"].map(|name| synfin.with_file_name("examples").join(name));
     let receiver = build::binary("synfin-tests", "synfin-receiver", Profile::Release)?;
-    Ok(Tools { synfin, yardstick, receiver })
+    Ok(Tools { synfin, yardstick, receiver, export_cost })
 }

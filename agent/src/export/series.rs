@@ -138,6 +138,13 @@ struct Row {
     sent: Option<(usize, Kept)>,
 }
 
+impl Row {
+    /// From when on its next point counts.
+    fn since_unix_ns(&self, instrument: Instrument) -> u64 {
+        if is_total(instrument) { self.since_unix_ns.max(self.kept_unix_ns) } else { 0 }
+    }
+}
+
 /// A metric's refused series.
 #[derive(Debug, Default)]
 struct Overflow {
@@ -315,7 +322,8 @@ impl<T: Tell> Teller<'_, T> {
         let collection = series.collections;
         if let Some(row) = series.rows.get_mut(&*series.key) {
             row.met = collection;
-            return self.send(data, attributes);
+            let since_unix_ns = row.since_unix_ns(metric.instrument);
+            return self.send(data, attributes, since_unix_ns);
         }
         let refused = series.overflow.get_mut(metric.name).map(|overflow| &mut overflow.refused);
         if let Some(row) = refused.and_then(|refused| refused.get_mut(&*series.key)) {
@@ -338,8 +346,10 @@ impl<T: Tell> Teller<'_, T> {
         }
         series.usage.told += 1;
         let since_unix_ns = subject.since_unix_ns.max(series.new_unix_ns);
-        series.rows.insert(key, Row { met: collection, since_unix_ns, ..Row::default() });
-        self.send(data, attributes);
+        let row = Row { met: collection, since_unix_ns, ..Row::default() };
+        let since_unix_ns = row.since_unix_ns(metric.instrument);
+        series.rows.insert(key, row);
+        self.send(data, attributes, since_unix_ns);
     }
 
     /// A refused value as the sum takes it: values that do not add up have none to be in.
@@ -358,19 +368,19 @@ impl<T: Tell> Teller<'_, T> {
         let since_unix_ns = self.subject.since_unix_ns.max(self.series.new_unix_ns);
         let (_, row) = row.or_insert_with(|| (key.into(), Row { since_unix_ns, ..Row::default() }));
         row.met = self.series.collections;
-        self.send(data, &OVERFLOW);
+        let since_unix_ns = row.since_unix_ns(self.metric.instrument);
+        self.send(data, &OVERFLOW, since_unix_ns);
     }
 
     /// Tells a point; the key of its row is at hand.
-    fn send(&mut self, data: Data<'_>, attributes: &[Attribute<'_>]) {
-        let instrument = self.metric.instrument;
-        let Some(row) = self.series.rows.get(&*self.series.key) else { return };
-        let since_unix_ns = row.since_unix_ns.max(row.kept_unix_ns).min(self.series.unix_ns);
-        let since_unix_ns = if is_total(instrument) { since_unix_ns } else { 0 };
-        if !is_delta(self.series.temporality, instrument) {
+    fn send(&mut self, data: Data<'_>, attributes: &[Attribute<'_>], since_unix_ns: u64) {
+        // The clock may have been set back.
+        let since_unix_ns = since_unix_ns.min(self.series.unix_ns);
+        if !is_delta(self.series.temporality, self.metric.instrument) {
             self.point(&Point { attributes, since_unix_ns, data });
             return;
         }
+        let Some(row) = self.series.rows.get(&*self.series.key) else { return };
         let new = row.kept.until(data);
         if let Some(new) = new.data().filter(|new| !new.is_zero()) {
             let delivery = self.point(&Point { attributes, since_unix_ns, data: new });

@@ -1,5 +1,5 @@
-//! An OTLP/gRPC receiver that counts and forgets: where `cargo xtask bench` lets synfin export to, and where you may. It takes as little CPU as
-//! it can, because it shares the machine with what is measured; whether what comes is right is for the tests to judge.
+//! An OTLP receiver (gRPC and HTTP/protobuf) that counts and forgets: where `cargo xtask bench` lets synfin export to, and where you may. It takes
+//! as little CPU as it can, because it shares the machine with what is measured; whether what comes is right is for the tests to judge.
 //!
 //! It listens on the loopback port that is its argument, else on one of the kernel's choice. Its first line on stdout is
 //! its URL; each line on stdin is answered with its counts so far; it ends with its stdin.
@@ -23,10 +23,12 @@ use hyper::{
     HeaderMap, Request, Response,
     body::{Body, Incoming},
     header::{CONTENT_TYPE, HeaderValue},
-    server::conn::http2,
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
 use prost::Message;
 use tokio::net::TcpListener;
 
@@ -90,7 +92,7 @@ async fn serve(listener: TcpListener, counts: Arc<Counts>) {
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(request, Arc::clone(&counts)));
             // An error here is the sender going away.
-            drop(http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await);
+            drop(auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await);
         });
     }
 }
@@ -99,21 +101,29 @@ async fn answer(
     request: Request<Incoming>,
     counts: Arc<Counts>,
 ) -> Result<Response<impl Body<Data = Bytes, Error = Infallible>>, hyper::Error> {
-    let traces = request.uri().path().ends_with("TraceService/Export");
+    let path = request.uri().path();
+    let is_grpc = !path.starts_with("/v1/");
+    let is_traces = path.ends_with("TraceService/Export") || path == "/v1/traces";
     let mut body = request.into_body().collect().await?.to_bytes();
     counts.requests.fetch_add(1, Relaxed);
     counts.bytes.fetch_add(body.len() as u64, Relaxed);
-    body.advance(PREFIX.min(body.len()));
+    if is_grpc {
+        body.advance(PREFIX.min(body.len()));
+    }
     // What cannot be read counts as nothing: the bench then misses spans.
-    if traces && let Ok(traces) = Traces::decode(body) {
+    if is_traces && let Ok(traces) = Traces::decode(body) {
         let spans = traces.resource_spans.iter().flat_map(|group| &group.scope_spans).map(|group| group.spans.len());
         counts.spans.fetch_add(spans.sum::<usize>() as u64, Relaxed);
     }
-    // An empty response says that all was taken.
-    let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", HeaderValue::from_static("0"));
-    let body = Full::new(Bytes::from_static(&[0; PREFIX])).with_trailers(async { Some(Ok(trailers)) });
-    let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    // An empty message says that all was taken.
+    let (content_type, message, trailers) = if is_grpc {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        ("application/grpc", Bytes::from_static(&[0; PREFIX]), Some(Ok(trailers)))
+    } else {
+        ("application/x-protobuf", Bytes::new(), None)
+    };
+    let mut response = Response::new(Full::new(message).with_trailers(async { trailers }));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(response)
 }

@@ -125,6 +125,19 @@ pub(super) fn judge(raw: &Raw) -> Vec<Figure> {
     let known = census.known().map(|known| known.median);
     let what = "ms from the start of the service to 50,000 older sockets known".to_owned();
     add(what, known, Some(AtMost(1000.0)), None, short);
+    let exports = &raw.exports;
+    for (how, cpu) in ["gRPC", "HTTP/protobuf"].into_iter().zip(exports.span()) {
+        let what = format!("µs of CPU for an exported span of 15 attributes and 2 events, {how}");
+        add(what, cpu.map(|cpu| cpu.median), Some(AtMost(2.5)), None, hundredths);
+    }
+    let what = "CPU of OpenTelemetry's SDK for that span ÷ ours, gRPC".to_owned();
+    add(what, exports.sdk_span().map(|ratio| ratio.median), None, Some(AtLeast(4.0)), short);
+    let what = "bytes for a connection that waits to be exported".to_owned();
+    add(what, exports.waiting().map(|bytes| bytes.max), Some(AtMost(128.0)), None, short);
+    let what = "MiB of memory for 100,000 connections that wait, worst turn".to_owned();
+    add(what, exports.growth().map(|growth| growth.max), Some(AtMost(20.0 * MIB)), None, mib);
+    let what = "µs of CPU for a data point, gRPC".to_owned();
+    add(what, exports.point().map(|point| point.median), Some(AtMost(1.0)), None, hundredths);
     figures
 }
 
@@ -154,6 +167,11 @@ const MIB: f64 = 1_048_576.0;
 /// Bytes as MiB.
 pub(super) fn mib(bytes: f64) -> String {
     format!("{:.1}", bytes / MIB)
+}
+
+/// Where tenths are too coarse.
+pub(super) fn hundredths(value: f64) -> String {
+    format!("{value:.2}")
 }
 
 /// A count.

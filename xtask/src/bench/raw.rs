@@ -2,14 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::Plan;
 use super::census::Censuses;
 use super::cost::Cost;
+use super::export::Exports;
 use super::load::Traffic;
 use super::machine::Machine;
 use super::pace::{Pace, User};
 use super::spread::Spread;
 use super::subject::Subject;
+use super::{Part, Plan};
 
 /// One run of the bench.
 #[derive(Debug)]
@@ -19,12 +20,20 @@ pub(super) struct Raw {
     pub(super) costs: Vec<Cost>,
     pub(super) paces: Vec<Pace>,
     pub(super) census: Censuses,
+    pub(super) exports: Exports,
 }
 
 impl Raw {
     /// Nothing measured yet.
     pub(super) fn new(plan: Plan, machine: Machine) -> Self {
-        Self { plan, machine, costs: Vec::new(), paces: Vec::new(), census: Censuses::default() }
+        Self {
+            plan,
+            machine,
+            costs: Vec::new(),
+            paces: Vec::new(),
+            census: Censuses::default(),
+            exports: Exports::default(),
+        }
     }
 
     /// As it is stored.
@@ -33,9 +42,11 @@ impl Raw {
             "machine": self.machine.json(),
             "cpus": self.plan.cpus,
             "rounds": self.plan.rounds,
+            "only": self.plan.only.map(Part::name),
             "programs": self.costs.iter().map(Cost::json).collect::<Vec<_>>(),
             "connections": self.paces.iter().map(Pace::json).collect::<Vec<_>>(),
             "census": self.census.json(),
+            "export": self.exports.json(),
         })
     }
 
@@ -159,7 +170,7 @@ pub(super) mod tests {
                 cost(1, Subject::Synfin, "state", 800),
             ],
             paces: vec![pace(0, Subject::Nothing, 1), pace(0, Subject::SynfinOtlp, 2), pace(1, Subject::SynfinOtlp, 9)],
-            ..Raw::new(Plan { rounds: 2, connections: 1000, cpus: 2 }, Machine::default())
+            ..Raw::new(Plan { rounds: 2, connections: 1000, cpus: 2, only: None }, Machine::default())
         }
     }
 

@@ -10,7 +10,7 @@ use super::pace::{Pace, User};
 use super::raw::Raw;
 use super::spread::{Spread, percent, short};
 use super::subject::Subject;
-use super::{arena, census, table};
+use super::{Plan, arena, census, export, table};
 use crate::cmd;
 
 /// In the README, above the list of runs.
@@ -44,6 +44,9 @@ const VARIANTS: [(&str, Subject); 5] = [
 pub(super) fn render(raw: &Raw, figures: &[Figure]) -> String {
     let Machine { date, synfin, commit, .. } = &raw.machine;
     let mut page = format!("# What synfin costs: {date}\n\n{synfin}, commit {commit}. ");
+    if let Some(only) = raw.plan.only {
+        page.push_str(&format!("One part of the bench alone was run, `{}`. ", only.name()));
+    }
     page.push_str("Each cell is the median of the rounds, with the least and the most in brackets.\n");
     let mut section = |title: &str, text: String| {
         page.extend(["\n## ", title, "\n\n", text.as_str()]);
@@ -58,6 +61,9 @@ pub(super) fn render(raw: &Raw, figures: &[Figure]) -> String {
     }
     if !raw.census.is_empty() {
         section("Census", census::page(&raw.census));
+    }
+    if !raw.exports.is_empty() {
+        section("Export", export::page(&raw.exports));
     }
     section("Machine", machine(raw));
     section("How it was measured", METHOD.replace("LOSS", &arena::LOSS.to_string()));
@@ -137,12 +143,13 @@ fn cell(spread: Option<Spread>, number: fn(f64) -> String) -> String {
 
 fn machine(raw: &Raw) -> String {
     let Machine { kernel, processor, memory_mib, rustc, libbpf_tools, load_before, load_after, .. } = &raw.machine;
-    let (cpus, rounds, connections) = (raw.plan.cpus, raw.plan.rounds, raw.plan.connections);
+    let Plan { rounds, connections, cpus, only } = raw.plan;
+    let only = only.map_or_else(String::new, |only| format!(" --only {}", only.name()));
     format!(
         "* Kernel {kernel}; {cpus} CPUs ({processor}), {memory_mib} MiB of memory.\n\
          * {rustc}; libbpf-tools {libbpf_tools}.\n\
          * Load average before: {load_before}; after: {load_after} (the bench itself makes load).\n\
-         * `cargo xtask bench --rounds {rounds} --connections {connections}`\n"
+         * `cargo xtask bench --rounds {rounds} --connections {connections}{only}`\n"
     )
 }
 
@@ -178,7 +185,7 @@ fn with_runs(readme: &str, mut names: Vec<String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Plan;
+    use super::super::Part;
     use super::*;
 
     #[test]
@@ -192,8 +199,16 @@ mod tests {
 
     #[test]
     fn a_run_of_nothing_still_renders() {
-        let plan = Plan { rounds: 1, connections: 100, cpus: 1 };
+        let plan = Plan { rounds: 1, connections: 100, cpus: 1, only: None };
         let page = render(&Raw::new(plan, Machine::default()), &[]);
         assert!(page.contains("## Machine") && !page.contains("## In the kernel"), "{page}");
+    }
+
+    #[test]
+    fn a_run_of_one_part_says_so() {
+        let plan = Plan { rounds: 1, connections: 100, cpus: 1, only: Some(Part::Export) };
+        let page = render(&Raw::new(plan, Machine::default()), &[]);
+        assert!(page.contains("alone was run, `export`. Each cell"), "{page}");
+        assert!(page.contains("bench --rounds 1 --connections 100 --only export`"), "{page}");
     }
 }

@@ -49,12 +49,12 @@ impl Envelope {
         }
     }
 
-    /// Begins the items of a resource, which [`encoded`] made; [`Envelope::end`] ends them.
-    pub(super) fn begin(&self, resource: &[u8], to: &mut Writer) -> [Open; 2] {
-        let outer = to.open(field::REQUEST_RESOURCES, Room::Large);
+    /// Begins the items of a resource, which [`encoded`] made and which will take about so much; [`Envelope::end`] ends them.
+    pub(super) fn begin(&self, resource: &[u8], room: Room, to: &mut Writer) -> [Open; 2] {
+        let outer = to.open(field::REQUEST_RESOURCES, room);
         to.bytes(field::RESOURCE, resource);
         to.bytes(field::SCHEMA_URL, self.resource_schema.as_bytes());
-        let inner = to.open(field::SCOPES, Room::Large);
+        let inner = to.open(field::SCOPES, room);
         to.bytes(field::SCOPE, &self.scope);
         to.bytes(field::SCHEMA_URL, self.scope_schema.as_bytes());
         [outer, inner]
@@ -68,7 +68,7 @@ impl Envelope {
 
     /// Writes a resource with what `write` writes into its one scope.
     pub(super) fn write(&self, resource: &[u8], to: &mut Writer, write: impl FnOnce(&mut Writer)) {
-        let open = self.begin(resource, to);
+        let open = self.begin(resource, Room::Large, to);
         write(to);
         Self::end(to, open);
     }

@@ -24,12 +24,16 @@ pub(super) const FRAME: usize = 5;
 pub(super) struct Request(Bytes);
 
 impl Request {
-    /// Of a message that is encoded already.
-    pub(super) fn of(message: &[u8]) -> Self {
-        let mut buffer = BytesMut::with_capacity(FRAME + message.len());
-        buffer.put_slice(&frame(false, message.len()));
-        buffer.put_slice(message);
-        Self(buffer.freeze())
+    /// Begins a message in an empty buffer.
+    pub(super) fn begin(buffer: &mut BytesMut) {
+        buffer.put_bytes(0, FRAME);
+    }
+
+    /// Of the message that was begun; the buffer is empty afterwards.
+    pub(super) fn end(buffer: &mut BytesMut) -> Self {
+        let length = buffer.len() - FRAME;
+        buffer[..FRAME].copy_from_slice(&frame(false, length));
+        Self(buffer.split().freeze())
     }
 
     /// With gRPC's frame.
@@ -128,15 +132,12 @@ impl Requests {
     fn begin(&mut self) {
         // Takes back the memory of the last request, which has been sent (or given up) and dropped.
         self.writer.buffer.reserve(self.largest);
-        self.writer.buffer.put_bytes(0, FRAME);
+        Request::begin(&mut self.writer.buffer);
     }
 
     fn finish(&mut self) -> Request {
-        let buffer = &mut self.writer.buffer;
-        let length = buffer.len() - FRAME;
-        buffer[..FRAME].copy_from_slice(&frame(false, length));
-        self.largest = self.largest.max(buffer.len());
-        Request(buffer.split().freeze())
+        self.largest = self.largest.max(self.writer.buffer.len());
+        Request::end(&mut self.writer.buffer)
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::mem;
 
-use bytes::BytesMut;
-
 use super::super::envelope::{Envelope, ITEMS};
 use super::super::protobuf::{Open, Room, Writer};
 use super::super::request::Request;
@@ -102,6 +100,7 @@ pub(in crate::export::otlp) struct Encoder<'a> {
     /// What is begun and not ended, the outermost first: resource and scope, then metric and its data.
     resource: Option<[Open; 2]>,
     metric: Option<[Open; 2]>,
+    /// Whose metrics are told.
     who: Option<Who>,
     points: usize,
     filled: Vec<Filled>,
@@ -147,9 +146,11 @@ impl<'a> Encoder<'a> {
     fn close(&mut self) {
         self.end_subject();
         if self.points > 0 {
-            let message = mem::take(&mut self.writer.buffer);
-            self.filled.push(Filled { request: Request::of(&message), points: mem::take(&mut self.points) });
-            self.writer.buffer = BytesMut::with_capacity(message.len().min(LONGEST));
+            // The next one will be as long, unless it is the last.
+            let length = self.writer.buffer.len();
+            let request = Request::end(&mut self.writer.buffer);
+            self.filled.push(Filled { request, points: mem::take(&mut self.points) });
+            self.writer.buffer.reserve(length);
         }
     }
 
@@ -158,6 +159,9 @@ impl<'a> Encoder<'a> {
         if self.resource.is_none()
             && let Some(who) = &self.who
         {
+            if self.writer.buffer.is_empty() {
+                Request::begin(&mut self.writer.buffer);
+            }
             self.resource = Some(self.names.begin(who, &mut self.writer));
         }
         let to = &mut self.writer;
@@ -207,7 +211,8 @@ impl Tell for Encoder<'_> {
         }
         self.points += 1;
         let (to, unix_ns, is_exponential) = (&mut self.writer, self.unix_ns, self.manner.is_exponential);
-        to.message(field::points::DATA_POINTS, Room::Middle, |to| match (point.data, metric.instrument) {
+        let room = if let Data::Distribution(_) = point.data { Room::Middle } else { Room::Small };
+        to.message(field::points::DATA_POINTS, room, |to| match (point.data, metric.instrument) {
             (Data::Integer(value), _) => {
                 number(to, point, unix_ns, |to| to.fixed64(field::number::AS_INT, value.cast_unsigned()));
             }

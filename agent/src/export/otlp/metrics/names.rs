@@ -4,7 +4,7 @@ use opentelemetry::InstrumentationScope;
 use opentelemetry_sdk::Resource;
 
 use super::super::envelope::{Envelope, encoded};
-use super::super::protobuf::{Open, Writer};
+use super::super::protobuf::{Open, Room, Writer};
 use crate::export::resource::Owners;
 use crate::export::subject::Who;
 
@@ -30,9 +30,11 @@ impl Names {
     /// Begins the metrics of a subject; [`Envelope::end`] ends them.
     pub(super) fn begin(&self, who: &Who, to: &mut Writer) -> [Open; 2] {
         match (who, &self.owners) {
-            (Who::Owner(identity), Some(owners)) => self.envelope.begin(&encoded(&owners.resource_of(identity)), to),
+            (Who::Owner(identity), Some(owners)) => {
+                self.envelope.begin(&encoded(&owners.resource_of(identity)), Room::Middle, to)
+            }
             // Without owners nobody can be one.
-            (Who::Host | Who::Overflow | Who::Owner(_), _) => self.envelope.begin(&self.host, to),
+            (Who::Host | Who::Overflow | Who::Owner(_), _) => self.envelope.begin(&self.host, Room::Large, to),
         }
     }
 }
