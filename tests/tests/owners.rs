@@ -267,7 +267,13 @@ fn counted(scene: &Scene, witness: &Witness, service: u16, whole: bool, judge: &
     let sum = |metric: &str| judge.series.sum(&format!("system.network.tcp.{metric}"), &[]);
     let sockets = witness.len() as f64;
     for metric in ["connection.ended", "connection.duration", "peer.connection.ended"] {
-        ensure!((sum(metric) - sockets).abs() < 0.5, "{metric}: {} of {sockets}", sum(metric));
+        ensure!(
+            (sum(metric) - sockets).abs() < 0.5,
+            "{metric}: {} of {sockets}; ends {:?}, {:?}",
+            sum(metric),
+            judge.ends,
+            judge.series.points(&format!("system.network.tcp.{metric}")).collect::<Vec<_>>()
+        );
     }
     Ok(())
 }
