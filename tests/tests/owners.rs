@@ -264,7 +264,6 @@ fn counted(scene: &Scene, witness: &Witness, service: u16, whole: bool, judge: &
         }
         ensure!(found == expected, "{metric}: {found:?}, by ss {expected:?}");
     }
-    let sum = |metric: &str| judge.series.sum(&format!("system.network.tcp.{metric}"), &[]);
     // The kernel skips a program that another task on the same CPU was preempted in. An end that was missed thus has no duration, and
     // the reason is told.
     let missed = judge.ends.get("lost").copied().unwrap_or_default() as f64;
