@@ -147,13 +147,6 @@ impl Directory {
         cgroup == 0 || noted.try_send(cgroup).is_ok()
     }
 
-    /// [`Directory::note`] for each.
-    pub fn note_all(&self, cgroups: impl IntoIterator<Item = u64>) {
-        for cgroup in cgroups {
-            self.note(cgroup);
-        }
-    }
-
     /// Cgroups that were gone, or out of sight, before they could be looked up: their connections are told as the host's.
     pub fn unresolved(&self) -> u64 {
         self.0.unresolved.load(Ordering::Relaxed)

@@ -56,7 +56,9 @@ fn name(known: &Known) -> Option<String> {
 #[test]
 fn what_is_noted_is_looked_up() {
     let (directory, _) = directory(&[(1, "/"), (5, "/system.slice/nginx.service")]);
-    directory.note_all([1, 5]);
+    for cgroup in [1, 5] {
+        directory.note(cgroup);
+    }
     assert_eq!(name(&settled(&directory, 5)).as_deref(), Some("nginx"));
     assert_eq!(settled(&directory, 1), Known::Host);
     assert_eq!(directory.unresolved(), 0);
@@ -100,7 +102,9 @@ fn names_are_waited_for_unless_somebody_cannot() {
     told.set(5, &format!("/kubepods/pod{UID}/{ID}"));
     told.set(6, &format!("/kubepods/pod{UID}/{other}"));
     let directory = Directory::start_with(Box::new(told.clone()), logs.clone()).unwrap();
-    directory.note_all([5, 6]);
+    for cgroup in [5, 6] {
+        directory.note(cgroup);
+    }
     let is_found = |cgroup| directory.0.read().contains_key(&cgroup);
     while !is_found(5) || !is_found(6) {
         std::thread::sleep(Duration::from_millis(1));
