@@ -4,14 +4,18 @@
 //! specification of metrics), in which sums stay exact; it stays there as long as it is told. What a series has delivered is remembered
 //! where differences are told and not totals.
 
-use hashbrown::HashMap;
+mod data;
+mod rows;
+
+pub use data::Data;
+use data::Kept;
+use rows::Rows;
 
 use super::attribute::{Attribute, Value};
 use super::catalogue::{CATALOGUE, Instrument, Metric, Scope};
 use super::readings::{Snapshot, View};
 use super::subject::{Subject, Who};
 use crate::config::Temporality;
-use crate::distribution::Histogram;
 
 /// Whether this metric is told by differences.
 pub const fn is_delta(temporality: Temporality, instrument: Instrument) -> bool {
@@ -20,75 +24,6 @@ pub const fn is_delta(temporality: Temporality, instrument: Instrument) -> bool 
         Instrument::Histogram(..) => !matches!(temporality, Temporality::Cumulative),
         // An amount that is there now has no difference that a backend could make use of.
         Instrument::UpDownCounter(_) | Instrument::Gauge(_) => false,
-    }
-}
-
-/// A value.
-#[derive(Clone, Copy, Debug)]
-pub enum Data<'a> {
-    /// Whole.
-    Integer(i64),
-    /// With fractions.
-    Real(f64),
-    /// A distribution.
-    Distribution(&'a Histogram),
-}
-
-impl Data<'_> {
-    fn is_zero(self) -> bool {
-        match self {
-            Self::Integer(value) => value == 0,
-            Self::Real(value) => value == 0.0,
-            Self::Distribution(histogram) => histogram.count() == 0,
-        }
-    }
-}
-
-/// The same, kept.
-#[derive(Clone, Debug, Default, PartialEq)]
-enum Kept {
-    #[default]
-    Nothing,
-    Integer(i64),
-    Real(f64),
-    Distribution(Box<Histogram>),
-}
-
-impl Kept {
-    fn of(data: Data<'_>) -> Self {
-        match data {
-            Data::Integer(value) => Self::Integer(value),
-            Data::Real(value) => Self::Real(value),
-            Data::Distribution(histogram) => Self::Distribution(Box::new(histogram.clone())),
-        }
-    }
-
-    fn data(&self) -> Option<Data<'_>> {
-        match self {
-            Self::Nothing => None,
-            Self::Integer(value) => Some(Data::Integer(*value)),
-            Self::Real(value) => Some(Data::Real(*value)),
-            Self::Distribution(histogram) => Some(Data::Distribution(histogram)),
-        }
-    }
-
-    fn add(&mut self, data: Data<'_>) {
-        match (&mut *self, data) {
-            (Self::Integer(sum), Data::Integer(value)) => *sum += value,
-            (Self::Real(sum), Data::Real(value)) => *sum += value,
-            (Self::Distribution(sum), Data::Distribution(histogram)) => sum.merge(histogram),
-            (_, data) => *self = Self::of(data),
-        }
-    }
-
-    /// What has come since it was `self`.
-    fn until(&self, now: Data<'_>) -> Self {
-        match (self, now) {
-            (Self::Integer(before), Data::Integer(now)) => Self::Integer(now - before),
-            (Self::Real(before), Data::Real(now)) => Self::Real(now - before),
-            (Self::Distribution(before), Data::Distribution(now)) => Self::Distribution(Box::new(now.since(before))),
-            (_, now) => Self::of(now),
-        }
     }
 }
 
@@ -124,54 +59,28 @@ pub struct Usage {
     pub refused: u64,
 }
 
+/// What is remembered of a series.
+#[derive(Debug)]
+enum Row {
+    /// It is told.
+    Told {
+        /// Since when it counts, nanoseconds since the Unix epoch.
+        since_unix_ns: u64,
+        /// By differences: what its endpoint has.
+        differences: Option<Box<Differences>>,
+    },
+    /// It found no room: what it had come to when it was last added to the overflow.
+    Refused(Kept),
+}
+
 #[derive(Debug, Default)]
-struct Row {
-    /// The last collection that met it.
-    met: u64,
-    /// Since when it counts, nanoseconds since the Unix epoch.
-    since_unix_ns: u64,
-    /// By differences: what was delivered last.
+struct Differences {
+    /// What was delivered last.
     kept: Kept,
     /// When that was, nanoseconds since the Unix epoch; 0 for not yet.
     kept_unix_ns: u64,
-    /// By differences: what is under way, with its delivery.
+    /// What is under way, with its delivery.
     sent: Option<(usize, Kept)>,
-}
-
-impl Row {
-    /// From when on its next point counts.
-    fn since_unix_ns(&self, instrument: Instrument) -> u64 {
-        if is_total(instrument) { self.since_unix_ns.max(self.kept_unix_ns) } else { 0 }
-    }
-}
-
-/// A metric's refused series.
-#[derive(Debug, Default)]
-struct Overflow {
-    /// With the last collection that met each, and its value then.
-    refused: HashMap<Box<[u8]>, (u64, Kept)>,
-    /// What those that are told no more had come to.
-    gone: Kept,
-}
-
-impl Overflow {
-    /// What all have come to, when a collection has met all that there are.
-    fn sum(&mut self, collection: u64, is_total: bool) -> Kept {
-        let Self { refused, gone } = self;
-        refused.retain(|_, (met, value)| {
-            let stays = *met == collection;
-            // A total stays in the sum, so that the sum never falls.
-            if let (false, true, Some(data)) = (stays, is_total, value.data()) {
-                gone.add(data);
-            }
-            stays
-        });
-        let mut sum = gone.clone();
-        for data in refused.values().filter_map(|(_, value)| value.data()) {
-            sum.add(data);
-        }
-        sum
-    }
 }
 
 const fn is_total(instrument: Instrument) -> bool {
@@ -181,11 +90,12 @@ const fn is_total(instrument: Instrument) -> bool {
 /// Everything that one reader is told, from one collection to the next.
 #[derive(Debug)]
 pub struct Series {
-    rows: HashMap<Box<[u8]>, Row>,
-    overflow: HashMap<&'static str, Overflow>,
+    rows: Rows<Row>,
+    /// What refused series have come to, by the position of their metric in the catalogue. Totals stay there when their series are told no
+    /// more, so that no sum of totals ever falls; other values are added up anew in each collection.
+    overflow: [Kept; CATALOGUE.len()],
     temporality: Temporality,
     usage: Usage,
-    collections: u64,
     /// When this collection is, and when the last one was.
     unix_ns: u64,
     told_unix_ns: u64,
@@ -202,11 +112,10 @@ impl Series {
     /// Of a reader that is told at most `budget` series, but for one of each metric for what exceeds it.
     pub fn new(budget: usize, temporality: Temporality) -> Self {
         Self {
-            rows: HashMap::new(),
-            overflow: HashMap::new(),
+            rows: Rows::new(),
+            overflow: [const { Kept::Nothing }; CATALOGUE.len()],
             temporality,
             usage: Usage { budget: budget as u64, ..Usage::default() },
-            collections: 0,
             unix_ns: 0,
             told_unix_ns: 0,
             new_unix_ns: 0,
@@ -224,10 +133,15 @@ impl Series {
     pub fn collect(&mut self, snapshot: &Snapshot, to: &mut impl Tell) {
         // Of the last time: how many there are is known when all have been told.
         let snapshot = &Snapshot { series: self.usage, ..snapshot.clone() };
-        self.collections += 1;
         self.new_unix_ns = self.told_unix_ns;
         self.told_unix_ns = self.unix_ns;
         self.unix_ns = snapshot.unix_ns;
+        self.rows.begin();
+        for (metric, sum) in CATALOGUE.iter().zip(&mut self.overflow) {
+            if !is_total(metric.instrument) {
+                *sum = Kept::Nothing;
+            }
+        }
         for subject in snapshot.subjects.iter() {
             let view = View { snapshot, subject };
             let mut has_begun = false;
@@ -256,25 +170,46 @@ impl Series {
                 }
             }
         }
-        self.forget();
+        let Self { rows, usage, .. } = self;
+        rows.end(|gone| usage.told -= u64::from(matches!(gone, Row::Told { .. })));
+    }
+
+    /// Makes a row for the key at hand.
+    fn insert(&mut self, subject: &Subject) -> usize {
+        self.usage.told += 1;
+        let since_unix_ns = subject.since_unix_ns.max(self.new_unix_ns);
+        self.rows.insert(&self.key, Row::Told { since_unix_ns, differences: None })
     }
 
     /// Deliveries for which `arrived` have been taken by the endpoint: what they told is not told again.
     pub fn delivered(&mut self, arrived: impl Fn(usize) -> bool) {
+        if self.temporality == Temporality::Cumulative {
+            return;
+        }
         for row in self.rows.values_mut() {
-            if let Some((delivery, value)) = row.sent.take()
+            if let Row::Told { differences: Some(differences), .. } = row
+                && let Some((delivery, value)) = differences.sent.take()
                 && arrived(delivery)
             {
-                (row.kept, row.kept_unix_ns) = (value, self.unix_ns);
+                (differences.kept, differences.kept_unix_ns) = (value, self.unix_ns);
             }
         }
     }
+}
 
-    /// Lets go of series that are told no more.
-    fn forget(&mut self) {
-        let collection = self.collections;
-        self.rows.retain(|_, row| row.met == collection);
-        self.usage.told = self.rows.len() as u64;
+/// Adds what a refused series has come to since it was `before`.
+fn refuse(instrument: Instrument, data: Data<'_>, before: &mut Kept, sum: &mut Kept) {
+    match instrument {
+        // Values that do not add up have no sum to be in.
+        Instrument::Gauge(_) => {}
+        Instrument::UpDownCounter(_) => sum.add(data),
+        Instrument::Counter(_) | Instrument::CounterFloat(_) | Instrument::Histogram(..) => {
+            let new = before.until(data);
+            if let Some(new) = new.data() {
+                sum.add(new);
+                *before = Kept::of(data);
+            }
+        }
     }
 }
 
@@ -317,75 +252,61 @@ struct Teller<'a, T> {
 
 impl<T: Tell> Teller<'_, T> {
     fn tell(&mut self, data: Data<'_>, attributes: &[Attribute<'_>]) {
-        let Self { series, metric, subject, .. } = self;
-        write_key(&mut series.key, self.position, subject.number, attributes);
-        let collection = series.collections;
-        if let Some(row) = series.rows.get_mut(&*series.key) {
-            row.met = collection;
-            let since_unix_ns = row.since_unix_ns(metric.instrument);
-            return self.send(data, attributes, since_unix_ns);
+        let Self { series, metric, subject, position, .. } = self;
+        write_key(&mut series.key, *position, subject.number, attributes);
+        let row = if let Some(row) = series.rows.meet(&series.key) {
+            row
+        } else {
+            // Of an owner, a series is there from its first count on: there are many of them.
+            if !subject.is_host() && data.is_zero() && !matches!(metric.instrument, Instrument::UpDownCounter(_)) {
+                return;
+            }
+            // A part is kept for the host, which is told last: its own state must be told, whatever the owners take.
+            let Usage { told, budget, .. } = series.usage;
+            let budget = if subject.is_host() { budget } else { budget / 4 * 3 };
+            if subject.who == Who::Overflow || told >= budget {
+                series.usage.refused += 1;
+                series.rows.insert(&series.key, Row::Refused(Kept::Nothing))
+            } else {
+                series.insert(subject)
+            }
+        };
+        if let Row::Refused(before) = series.rows.get(row) {
+            return refuse(metric.instrument, data, before, &mut series.overflow[*position]);
         }
-        let refused = series.overflow.get_mut(metric.name).map(|overflow| &mut overflow.refused);
-        if let Some(row) = refused.and_then(|refused| refused.get_mut(&*series.key)) {
-            *row = (collection, Self::in_sum(metric, data));
-            return;
-        }
-        // Of an owner, a series is there from its first count on: there are many of them.
-        if !subject.is_host() && data.is_zero() && !matches!(metric.instrument, Instrument::UpDownCounter(_)) {
-            return;
-        }
-        let key = series.key.as_slice().into();
-        // A part is kept for the host, which is told last: its own state must be told, whatever the owners take.
-        let Usage { told, budget, .. } = series.usage;
-        let budget = if subject.is_host() { budget } else { budget / 4 * 3 };
-        if subject.who == Who::Overflow || told >= budget {
-            series.usage.refused += 1;
-            let row = (collection, Self::in_sum(metric, data));
-            series.overflow.entry(metric.name).or_default().refused.insert(key, row);
-            return;
-        }
-        series.usage.told += 1;
-        let since_unix_ns = subject.since_unix_ns.max(series.new_unix_ns);
-        let row = Row { met: collection, since_unix_ns, ..Row::default() };
-        let since_unix_ns = row.since_unix_ns(metric.instrument);
-        series.rows.insert(key, row);
-        self.send(data, attributes, since_unix_ns);
-    }
-
-    /// A refused value as the sum takes it: values that do not add up have none to be in.
-    fn in_sum(metric: &Metric, data: Data<'_>) -> Kept {
-        if matches!(metric.instrument, Instrument::Gauge(_)) { Kept::Nothing } else { Kept::of(data) }
+        self.send(row, data, attributes);
     }
 
     /// What the metric's refused series have come to, those of all subjects.
     fn tell_overflow(&mut self) {
-        let Some(overflow) = self.series.overflow.get_mut(self.metric.name) else { return };
-        let sum = overflow.sum(self.series.collections, is_total(self.metric.instrument));
-        let Some(data) = sum.data() else { return };
-        write_key(&mut self.series.key, self.position, self.subject.number, &OVERFLOW);
-        let key = self.series.key.as_slice();
-        let row = self.series.rows.raw_entry_mut().from_key(key);
-        let since_unix_ns = self.subject.since_unix_ns.max(self.series.new_unix_ns);
-        let (_, row) = row.or_insert_with(|| (key.into(), Row { since_unix_ns, ..Row::default() }));
-        row.met = self.series.collections;
-        let since_unix_ns = row.since_unix_ns(self.metric.instrument);
-        self.send(data, &OVERFLOW, since_unix_ns);
+        // It is put back: what is told may not change meanwhile.
+        let sum = std::mem::take(&mut self.series.overflow[self.position]);
+        if let Some(data) = sum.data() {
+            write_key(&mut self.series.key, self.position, self.subject.number, &OVERFLOW);
+            let row = self.series.rows.meet(&self.series.key).unwrap_or_else(|| self.series.insert(self.subject));
+            self.send(row, data, &OVERFLOW);
+        }
+        self.series.overflow[self.position] = sum;
     }
 
-    /// Tells a point; the key of its row is at hand.
-    fn send(&mut self, data: Data<'_>, attributes: &[Attribute<'_>], since_unix_ns: u64) {
+    /// Tells a point of this row.
+    fn send(&mut self, row: usize, data: Data<'_>, attributes: &[Attribute<'_>]) {
+        let instrument = self.metric.instrument;
+        let Row::Told { since_unix_ns, differences } = self.series.rows.get(row) else { return };
         // The clock may have been set back.
-        let since_unix_ns = since_unix_ns.min(self.series.unix_ns);
-        if !is_delta(self.series.temporality, self.metric.instrument) {
+        let since = |unix_ns: u64| if is_total(instrument) { unix_ns.min(self.series.unix_ns) } else { 0 };
+        if !is_delta(self.series.temporality, instrument) {
+            let since_unix_ns = since(*since_unix_ns);
             self.point(&Point { attributes, since_unix_ns, data });
             return;
         }
-        let Some(row) = self.series.rows.get(&*self.series.key) else { return };
-        let new = row.kept.until(data);
-        if let Some(new) = new.data().filter(|new| !new.is_zero()) {
+        let differences = differences.get_or_insert_default();
+        let since_unix_ns = since((*since_unix_ns).max(differences.kept_unix_ns));
+        let new = differences.kept.until(data);
+        if let Some(new) = new.data() {
             let delivery = self.point(&Point { attributes, since_unix_ns, data: new });
-            if let Some(row) = self.series.rows.get_mut(&*self.series.key) {
-                row.sent = Some((delivery, Kept::of(data)));
+            if let Row::Told { differences: Some(differences), .. } = self.series.rows.get(row) {
+                differences.sent = Some((delivery, Kept::of(data)));
             }
         }
     }

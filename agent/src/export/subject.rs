@@ -4,6 +4,7 @@
 //! over its cgroups, those included that are gone; what belongs to no owner, or to a cgroup that cannot be named, is the host's. A cgroup
 //! that has not been looked up yet is told a moment later: what was counted once never moves to another resource.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -36,9 +37,9 @@ pub struct Subject {
     /// Since when its totals count, nanoseconds since the Unix epoch.
     pub since_unix_ns: u64,
     /// What its connections have done.
-    pub counts: Counts,
+    pub counts: Arc<Counts>,
     /// How long they took.
-    pub times: Times,
+    pub times: Arc<Times>,
     /// Since when its oldest CLOSE_WAIT lasts, `CLOCK_MONOTONIC` nanoseconds.
     pub close_wait_ns: Option<u64>,
     /// Its sockets at the last census.
@@ -57,8 +58,8 @@ impl Subject {
             who,
             number,
             since_unix_ns,
-            counts: Counts::default(),
-            times: Times::default(),
+            counts: Arc::default(),
+            times: Arc::default(),
             close_wait_ns: None,
             groups: Vec::new(),
             listeners: Vec::new(),
@@ -79,7 +80,7 @@ impl Subject {
 }
 
 /// What can be added up over cgroups.
-trait Sum: Default {
+trait Sum: Clone {
     fn add_all(&mut self, other: &Self);
 }
 
@@ -101,7 +102,17 @@ struct Sums<T> {
     /// Rows as they were last, with whose they are.
     last: HashMap<u64, (u64, Arc<T>)>,
     /// What rows that are gone have counted.
-    gone: HashMap<u64, T>,
+    gone: HashMap<u64, Arc<T>>,
+}
+
+/// Adds a row to the sum of a subject. Most have one row, which is the sum.
+fn add_row<T: Sum>(sums: &mut HashMap<u64, Arc<T>>, number: u64, row: &Arc<T>) {
+    match sums.entry(number) {
+        Entry::Occupied(mut sum) => Arc::make_mut(sum.get_mut()).add_all(row),
+        Entry::Vacant(sum) => {
+            sum.insert(Arc::clone(row));
+        }
+    }
 }
 
 impl<T> Default for Sums<T> {
@@ -110,8 +121,8 @@ impl<T> Default for Sums<T> {
     }
 }
 
-impl<T: Sum + Clone> Sums<T> {
-    fn collect(&mut self, rows: &[Shared<T>], mut whose: impl FnMut(u64) -> Option<u64>) -> HashMap<u64, T> {
+impl<T: Sum> Sums<T> {
+    fn collect(&mut self, rows: &[Shared<T>], mut whose: impl FnMut(u64) -> Option<u64>) -> HashMap<u64, Arc<T>> {
         let mut now = HashMap::with_capacity(rows.len());
         for Shared { cgroup, row, value } in rows {
             // Whose it was once it is: who is asked may have forgotten.
@@ -122,12 +133,12 @@ impl<T: Sum + Clone> Sums<T> {
         }
         for (row, (number, value)) in std::mem::take(&mut self.last) {
             if !now.contains_key(&row) {
-                self.gone.entry(number).or_default().add_all(&value);
+                add_row(&mut self.gone, number, &value);
             }
         }
         let mut sums = self.gone.clone();
         for (number, value) in now.values() {
-            sums.entry(*number).or_default().add_all(value);
+            add_row(&mut sums, *number, value);
         }
         self.last = now;
         sums

@@ -19,7 +19,7 @@ use crate::priority;
 mod encode;
 mod names;
 
-use encode::{Encoder, Filled};
+use encode::{Desk, Encoder};
 pub(super) use names::Names;
 
 /// Pause between two attempts at the end of the agent, after which there is no next export.
@@ -47,6 +47,27 @@ pub struct Points {
 }
 
 impl Books {
+    /// Counts the points of a request by what was answered, and tells the link.
+    fn enter(&self, answer: &Result<Accepted, Failure>, points: u64, link: &Link) {
+        let add = |count: &AtomicU64, points| count.fetch_add(points, Ordering::Relaxed);
+        match answer {
+            Ok(Accepted { rejected, message }) => {
+                let rejected = (*rejected).min(points);
+                link.answered(rejected.try_into().unwrap_or(usize::MAX), message);
+                add(&self.rejected, rejected);
+                add(&self.exported, points - rejected);
+            }
+            Err(Failure::Retry { why, .. }) => {
+                link.missed(why);
+                add(&self.missed, points);
+            }
+            Err(Failure::Rejected(why)) => {
+                link.refused(why);
+                add(&self.rejected, points);
+            }
+        }
+    }
+
     fn read(&self) -> Points {
         Points {
             exported: self.exported.load(Ordering::Relaxed),
@@ -127,7 +148,7 @@ impl Metrics {
     pub(super) fn prepare(transport: Transport, link: Link, names: Names, manner: Manner) -> Prepared {
         let series = Series::new(manner.budget, manner.temporality);
         let (link, shared) = (Arc::new(link), Arc::default());
-        Prepared { exporter: Exporter { transport, link, shared, names, manner, series } }
+        Prepared { exporter: Exporter { transport, link, shared, desk: Desk::new(names), manner, series } }
     }
 
     /// Exports a last time, after [`Link::end`]. Whether that arrived within the time, or the last error.
@@ -193,7 +214,7 @@ struct Exporter {
     transport: Transport,
     link: Arc<Link>,
     shared: Arc<Shared>,
-    names: Names,
+    desk: Desk,
     manner: Manner,
     series: Series,
 }
@@ -234,43 +255,25 @@ impl Exporter {
 
     /// Tells everything of this moment. Requests that do not arrive keep none of the others back.
     fn export(&mut self, source: &Source, snapshot: &Snapshot) -> Result<(), Failure> {
-        let mut encoder = Encoder::new(&self.names, self.manner, snapshot.unix_ns);
-        self.series.collect(snapshot, &mut encoder);
-        let books = &self.shared.books;
+        let Self { transport, link, shared, desk, manner, series } = self;
         let mut outcome = Ok(());
         let mut arrived = Vec::new();
-        for Filled { request, points } in encoder.finish() {
-            let points = points as u64;
+        let mut encoder = Encoder::new(desk, *manner, snapshot.unix_ns, |request, points| {
             let answer = match &outcome {
                 // Whoever does not answer once will not answer the rest either.
                 Err(Failure::Retry { why, after }) => Err(Failure::Retry { why: why.clone(), after: *after }),
-                _ => self.transport.send(&request),
+                _ => transport.send(request),
             };
             arrived.push(!matches!(answer, Err(Failure::Retry { .. })));
-            match answer {
-                Ok(Accepted { rejected, message }) => {
-                    let rejected = rejected.min(points);
-                    self.link.answered(rejected.try_into().unwrap_or(usize::MAX), &message);
-                    books.rejected.fetch_add(rejected, Ordering::Relaxed);
-                    books.exported.fetch_add(points - rejected, Ordering::Relaxed);
-                }
-                Err(failure) => {
-                    match &failure {
-                        Failure::Retry { why, .. } => {
-                            self.link.missed(why);
-                            books.missed.fetch_add(points, Ordering::Relaxed);
-                        }
-                        Failure::Rejected(why) => {
-                            self.link.refused(why);
-                            books.rejected.fetch_add(points, Ordering::Relaxed);
-                        }
-                    }
-                    outcome = outcome.and(Err(failure));
-                }
+            shared.books.enter(&answer, points, link);
+            if let (Ok(()), Err(failure)) = (&outcome, answer) {
+                outcome = Err(failure);
             }
-        }
+        });
+        series.collect(snapshot, &mut encoder);
+        encoder.finish();
         // What the endpoint has refused for good it would refuse again: its differences are lost, and counted above.
-        self.series.delivered(|delivery| arrived.get(delivery).copied().unwrap_or(false));
+        series.delivered(|delivery| arrived.get(delivery).copied().unwrap_or(false));
         if arrived.iter().all(|arrived| *arrived) {
             source.mark_told(Reader::Otlp, snapshot);
         }

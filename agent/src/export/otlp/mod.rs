@@ -36,6 +36,7 @@ mod packed;
 mod protobuf;
 pub mod queue;
 mod request;
+mod resources;
 pub mod sampling;
 mod sender;
 mod source;

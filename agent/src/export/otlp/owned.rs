@@ -4,20 +4,15 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::envelope::encoded;
 use super::groups::Groups;
+use super::resources::Resources;
 use crate::export::resource::Owners;
 use crate::owner::Identity;
-
-/// Encoded resources that are kept: half a KiB each.
-const KEPT: usize = 4_096;
 
 /// The owners of spans.
 #[derive(Debug)]
 pub(super) struct Owned {
-    owners: Owners,
-    /// Resources as bytes.
-    encoded: HashMap<Arc<Identity>, Arc<[u8]>>,
+    resources: Resources,
     /// Groups of this request, None for the agent's.
     by_cgroup: HashMap<u64, Option<usize>>,
     by_identity: HashMap<Arc<Identity>, usize>,
@@ -27,8 +22,8 @@ pub(super) struct Owned {
 
 impl Owned {
     pub(super) fn new(owners: Owners) -> Self {
-        let (encoded, by_cgroup, by_identity) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { owners, encoded, by_cgroup, by_identity, last: (0, None) }
+        let (by_cgroup, by_identity) = (HashMap::new(), HashMap::new());
+        Self { resources: Resources::new(owners), by_cgroup, by_identity, last: (0, None) }
     }
 
     /// Begins another request.
@@ -51,29 +46,17 @@ impl Owned {
     }
 
     fn group_of(&mut self, cgroup: u64, groups: &mut Groups) -> Option<usize> {
-        let identity = self.owners.directory.settle(cgroup);
+        let identity = self.resources.directory().settle(cgroup);
         let group = identity.map(|identity| {
             // An owner may have several cgroups.
             let known = self.by_identity.get(&identity).copied();
             known.unwrap_or_else(|| {
-                let group = groups.open(self.resource_of(&identity));
+                let group = groups.open(self.resources.of(&identity));
                 self.by_identity.insert(identity, group);
                 group
             })
         });
         self.by_cgroup.insert(cgroup, group);
         group
-    }
-
-    fn resource_of(&mut self, identity: &Arc<Identity>) -> Arc<[u8]> {
-        if let Some(resource) = self.encoded.get(identity) {
-            return Arc::clone(resource);
-        }
-        if self.encoded.len() >= KEPT {
-            self.encoded.clear();
-        }
-        let resource: Arc<[u8]> = encoded(&self.owners.resource_of(identity)).into();
-        self.encoded.insert(Arc::clone(identity), Arc::clone(&resource));
-        resource
     }
 }

@@ -4,7 +4,7 @@
 //! `ScopeMetrics` and `ScopeLogs`), with the same numbers of fields, so that one envelope is right for all. A request has each
 //! resource once.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes};
 use opentelemetry::InstrumentationScope;
 use opentelemetry_sdk::Resource;
 
@@ -24,18 +24,6 @@ pub(super) const FRAME: usize = 5;
 pub(super) struct Request(Bytes);
 
 impl Request {
-    /// Begins a message in an empty buffer.
-    pub(super) fn begin(buffer: &mut BytesMut) {
-        buffer.put_bytes(0, FRAME);
-    }
-
-    /// Of the message that was begun; the buffer is empty afterwards.
-    pub(super) fn end(buffer: &mut BytesMut) -> Self {
-        let length = buffer.len() - FRAME;
-        buffer[..FRAME].copy_from_slice(&frame(false, length));
-        Self(buffer.split().freeze())
-    }
-
     /// With gRPC's frame.
     pub(super) fn framed(&self) -> Bytes {
         self.0.clone()
@@ -53,16 +41,50 @@ pub(super) fn frame(compressed: bool, length: usize) -> [u8; FRAME] {
     [compressed.into(), a, b, c, d]
 }
 
-/// Makes requests of one scope. The buffer of one request is used again for the next.
+/// A request that is being written. Its buffer is used again for the next.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    writer: Writer,
+    /// Size of the largest request so far.
+    largest: usize,
+}
+
+impl Draft {
+    /// Begins a message.
+    pub(super) fn begin(&mut self) {
+        // Takes back the memory of the last request, which has been sent (or given up) and dropped.
+        self.writer.buffer.reserve(self.largest);
+        self.writer.buffer.put_bytes(0, FRAME);
+    }
+
+    /// Where the message that was begun goes.
+    pub(super) const fn writer(&mut self) -> &mut Writer {
+        &mut self.writer
+    }
+
+    /// Length so far, with the frame; 0 if none is begun.
+    pub(super) fn length(&self) -> usize {
+        self.writer.buffer.len()
+    }
+
+    /// Of the message that was begun.
+    pub(super) fn end(&mut self) -> Request {
+        let buffer = &mut self.writer.buffer;
+        self.largest = self.largest.max(buffer.len());
+        let length = buffer.len() - FRAME;
+        buffer[..FRAME].copy_from_slice(&frame(false, length));
+        Request(buffer.split().freeze())
+    }
+}
+
+/// Makes requests of one scope.
 #[derive(Debug)]
 pub(super) struct Requests {
     envelope: Envelope,
     /// The agent's.
     resource: Vec<u8>,
     groups: Groups,
-    writer: Writer,
-    /// Size of the largest request so far.
-    largest: usize,
+    draft: Draft,
 }
 
 impl Requests {
@@ -70,7 +92,7 @@ impl Requests {
     pub(super) fn new(resource: &Resource, scope: &InstrumentationScope) -> Self {
         let envelope = Envelope::new(resource, scope);
         let groups = Groups::new(envelope.length());
-        Self { envelope, resource: encoded(resource), groups, writer: Writer::default(), largest: 0 }
+        Self { envelope, resource: encoded(resource), groups, draft: Draft::default() }
     }
 
     /// A request of the first of `items`, and how many these are: as many as fit, at least one. `encode` writes the
@@ -91,8 +113,9 @@ impl Requests {
         mut group: impl FnMut(&T, &mut Groups) -> Option<usize>,
         mut encode: impl FnMut(T, &mut Writer),
     ) -> (Request, usize) {
-        self.begin();
-        let Self { envelope, resource, groups, writer, .. } = self;
+        let Self { envelope, resource, groups, draft } = self;
+        draft.begin();
+        let writer = draft.writer();
         groups.clear();
         let (mut taken, mut of_agent) = (0, 0);
         // The agent's go where they belong at once, the others beside, until it is known how many there are of each.
@@ -121,7 +144,7 @@ impl Requests {
         for (resource, items) in groups.filled() {
             envelope.write(resource, writer, |to| to.fields(items));
         }
-        (self.finish(), taken)
+        (draft.end(), taken)
     }
 
     #[cfg(test)]
@@ -129,16 +152,6 @@ impl Requests {
         &self.groups
     }
 
-    fn begin(&mut self) {
-        // Takes back the memory of the last request, which has been sent (or given up) and dropped.
-        self.writer.buffer.reserve(self.largest);
-        Request::begin(&mut self.writer.buffer);
-    }
-
-    fn finish(&mut self) -> Request {
-        self.largest = self.largest.max(self.writer.buffer.len());
-        Request::end(&mut self.writer.buffer)
-    }
 }
 
 #[cfg(test)]

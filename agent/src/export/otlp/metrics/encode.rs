@@ -4,7 +4,7 @@ use std::mem;
 
 use super::super::envelope::{Envelope, ITEMS};
 use super::super::protobuf::{Open, Room, Writer};
-use super::super::request::Request;
+use super::super::request::{Draft, Request};
 use super::super::span::attribute;
 use super::Manner;
 use super::names::Names;
@@ -83,62 +83,59 @@ const DELTA: u64 = 1;
 /// `AGGREGATION_TEMPORALITY_CUMULATIVE`
 const CUMULATIVE: u64 = 2;
 
-/// A request with the number of points in it.
+/// What the encoder keeps from one collection to the next.
 #[derive(Debug)]
-pub(in crate::export::otlp) struct Filled {
-    pub(in crate::export::otlp) request: Request,
-    pub(in crate::export::otlp) points: usize,
+pub(in crate::export::otlp) struct Desk {
+    names: Names,
+    draft: Draft,
 }
 
-/// Writes requests.
+impl Desk {
+    pub(in crate::export::otlp) fn new(names: Names) -> Self {
+        Self { names, draft: Draft::default() }
+    }
+}
+
+/// Writes requests. Each is sent as soon as it is full, so that one buffer is enough for all.
 #[derive(Debug)]
-pub(in crate::export::otlp) struct Encoder<'a> {
-    names: &'a Names,
+pub(in crate::export::otlp) struct Encoder<'a, S> {
+    desk: &'a mut Desk,
     manner: Manner,
     unix_ns: u64,
-    writer: Writer,
+    /// Takes a request with the number of points in it.
+    send: S,
+    sent: usize,
     /// What is begun and not ended, the outermost first: resource and scope, then metric and its data.
     resource: Option<[Open; 2]>,
     metric: Option<[Open; 2]>,
     /// Whose metrics are told.
     who: Option<Who>,
-    points: usize,
-    filled: Vec<Filled>,
+    points: u64,
 }
 
-impl<'a> Encoder<'a> {
-    /// Of points that are told at this moment.
-    pub(in crate::export::otlp) fn new(names: &'a Names, manner: Manner, unix_ns: u64) -> Self {
-        Self {
-            names,
-            manner,
-            unix_ns,
-            writer: Writer::default(),
-            resource: None,
-            metric: None,
-            who: None,
-            points: 0,
-            filled: Vec::new(),
-        }
+impl<'a, S: FnMut(&Request, u64)> Encoder<'a, S> {
+    /// Of points that are told at this moment; each request goes to `send`, with the number of points in it.
+    pub(in crate::export::otlp) const fn new(desk: &'a mut Desk, manner: Manner, unix_ns: u64, send: S) -> Self {
+        Self { desk, manner, unix_ns, send, sent: 0, resource: None, metric: None, who: None, points: 0 }
     }
 
-    /// All requests.
-    pub(in crate::export::otlp) fn finish(mut self) -> Vec<Filled> {
+    /// Sends what is left.
+    pub(in crate::export::otlp) fn finish(mut self) {
         self.close();
-        self.filled
     }
 
     fn end_metric(&mut self) {
         if let Some([metric, data]) = self.metric.take() {
-            self.writer.seal(data);
-            self.writer.seal(metric);
+            let to = self.desk.draft.writer();
+            to.seal(data);
+            to.seal(metric);
         }
     }
 
     fn end_subject(&mut self) {
         self.end_metric();
         if let Some(open) = self.resource.take() {
-            Envelope::end(&mut self.writer, open);
+            Envelope::end(self.desk.draft.writer(), open);
         }
     }
 
@@ -146,25 +143,23 @@ impl<'a> Encoder<'a> {
     fn close(&mut self) {
         self.end_subject();
         if self.points > 0 {
-            // The next one will be as long, unless it is the last.
-            let length = self.writer.buffer.len();
-            let request = Request::end(&mut self.writer.buffer);
-            self.filled.push(Filled { request, points: mem::take(&mut self.points) });
-            self.writer.buffer.reserve(length);
+            (self.send)(&self.desk.draft.end(), mem::take(&mut self.points));
+            self.sent += 1;
         }
     }
 
     fn begin_metric(&mut self, metric: &Metric) {
         use field::{metric as fields, points};
+        let Desk { names, draft } = &mut *self.desk;
         if self.resource.is_none()
             && let Some(who) = &self.who
         {
-            if self.writer.buffer.is_empty() {
-                Request::begin(&mut self.writer.buffer);
+            if draft.length() == 0 {
+                draft.begin();
             }
-            self.resource = Some(self.names.begin(who, &mut self.writer));
+            self.resource = Some(names.begin(who, draft.writer()));
         }
-        let to = &mut self.writer;
+        let to = draft.writer();
         let outer = to.open(ITEMS, Room::Middle);
         to.bytes(fields::NAME, metric.name.as_bytes());
         to.bytes(fields::DESCRIPTION, metric.description.as_bytes());
@@ -188,7 +183,7 @@ impl<'a> Encoder<'a> {
     }
 }
 
-impl Tell for Encoder<'_> {
+impl<S: FnMut(&Request, u64)> Tell for Encoder<'_, S> {
     fn subject(&mut self, subject: &Subject) {
         self.end_subject();
         self.who = Some(subject.who.clone());
@@ -196,21 +191,21 @@ impl Tell for Encoder<'_> {
 
     fn metric(&mut self, metric: &Metric) {
         self.end_metric();
-        if self.writer.buffer.len() > LONGEST {
+        if self.desk.draft.length() > LONGEST {
             self.close();
         }
         self.begin_metric(metric);
     }
 
     fn point(&mut self, metric: &Metric, point: &Point<'_>) -> usize {
-        if self.writer.buffer.len() > LONGEST {
+        if self.desk.draft.length() > LONGEST {
             self.close();
         }
         if self.metric.is_none() {
             self.begin_metric(metric);
         }
         self.points += 1;
-        let (to, unix_ns, is_exponential) = (&mut self.writer, self.unix_ns, self.manner.is_exponential);
+        let (to, unix_ns, is_exponential) = (self.desk.draft.writer(), self.unix_ns, self.manner.is_exponential);
         let room = if let Data::Distribution(_) = point.data { Room::Middle } else { Room::Small };
         to.message(field::points::DATA_POINTS, room, |to| match (point.data, metric.instrument) {
             (Data::Integer(value), _) => {
@@ -224,7 +219,7 @@ impl Tell for Encoder<'_> {
             (Data::Distribution(all), Instrument::Histogram(bounds, _)) => explicit(to, point, unix_ns, all, bounds),
             (Data::Distribution(_), _) => {}
         });
-        self.filled.len()
+        self.sent
     }
 }
 

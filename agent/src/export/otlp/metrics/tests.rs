@@ -118,29 +118,30 @@ fn names() -> Names {
 /// A reader, from one export to the next.
 struct Reader {
     series: Series,
-    names: Names,
+    desk: Desk,
     manner: Manner,
 }
 
 impl Reader {
     fn new(budget: usize, temporality: Temporality) -> Self {
         let manner = Manner { interval: Duration::from_secs(10), budget, temporality, is_exponential: false };
-        Self { series: Series::new(budget, temporality), names: names(), manner }
+        Self { series: Series::new(budget, temporality), desk: Desk::new(names()), manner }
     }
 
     fn requests(&mut self, snapshot: &Snapshot) -> Vec<ExportMetricsServiceRequest> {
-        let mut encoder = Encoder::new(&self.names, self.manner, snapshot.unix_ns);
-        self.series.collect(snapshot, &mut encoder);
-        let decoded = encoder.finish().into_iter().map(|filled| {
-            let message = filled.request.message();
+        let mut requests = Vec::new();
+        let mut encoder = Encoder::new(&mut self.desk, self.manner, snapshot.unix_ns, |request, in_it| {
+            let message = request.message();
             assert!(message.len() < 3 << 20, "{} bytes", message.len());
             let request = ExportMetricsServiceRequest::decode(message).expect("an ExportMetricsServiceRequest");
             let metrics = request.resource_metrics.iter().flat_map(|group| &group.scope_metrics);
             let told: usize = metrics.flat_map(|group| &group.metrics).map(|metric| points(metric).len()).sum();
-            assert_eq!(told, filled.points);
-            request
+            assert_eq!(told as u64, in_it);
+            requests.push(request);
         });
-        decoded.collect()
+        self.series.collect(snapshot, &mut encoder);
+        encoder.finish();
+        requests
     }
 
     fn read(&mut self, snapshot: &Snapshot) -> Read {
