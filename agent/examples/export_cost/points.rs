@@ -47,7 +47,10 @@ pub(crate) fn measure(endpoint: &str, protocol: Protocol, folder: &Path) -> Resu
     await_that("the owners are known", || identities().all(|known| known != Known::Pending))?;
     let owners = identities().filter(|known| matches!(known, Known::Of(_))).count();
     ensure!(owners == cgroups.len(), "{owners} of {} cgroups in {} have an owner", cgroups.len(), folder.display());
-    board.publish(status(&cgroups));
+    let mut node = Node::new(cgroups);
+    board.publish(node.next());
+    // Made beforehand and kept: making and dropping them is the drain thread's, and not what is measured.
+    let moments: Vec<_> = (0..COLLECTIONS).map(|_| node.next()).collect();
 
     await_that("the first collections are made", || requests(&otlp) >= WARMING_UP)?;
     // From the middle between two collections to the middle between two others.
@@ -57,7 +60,11 @@ pub(crate) fn measure(endpoint: &str, protocol: Protocol, folder: &Path) -> Resu
     let points = || otlp.source().take().points.map(|(points, _)| points).context("metrics are exported");
     let (from, sent) = (points()?, requests(&otlp));
     let before = cpu_ns(ClockId::ProcessCPUTime);
-    thread::sleep(INTERVAL * COLLECTIONS);
+    for moment in &moments {
+        // Everybody has done something since the last collection.
+        board.publish(moment.clone());
+        thread::sleep(INTERVAL);
+    }
     let cpu = cpu_ns(ClockId::ProcessCPUTime) - before;
     let (to, sent) = (points()?, requests(&otlp) - sent);
     let told = to.exported - from.exported;
@@ -101,23 +108,40 @@ fn await_that(what: &str, is_so: impl Fn() -> bool) -> Result<()> {
 }
 
 /// What each owner's clients and servers have done, counted and timed as the agent counts and times it.
-fn status(cgroups: &[u64]) -> Status {
-    let mut accounts = Accounts::<Counts>::new(cgroups.len());
-    let mut times = Distributions::new(Shape::Explicit);
-    let offset = Clock::default().offset();
-    for (number, cgroup) in cgroups.iter().enumerate() {
-        fill(accounts.of(*cgroup), number as u64 + 1);
-        for role in Role::ALL {
-            let connection = Connection { role: Some(role), cgroup: *cgroup, ..Kind::Full.connection(number as u32) };
-            let place = || Some(Place { trace: [7; 16], span: [7; 8] });
-            times.add(&connection, End::TimeWait, offset, place);
-            times.add(&connection, End::Closed, offset, place);
-        }
-        for state in [State::Established, State::FinWait1, State::FinWait2, State::CloseWait, State::LastAck] {
-            times.left(*cgroup, state, 0.004 * number as f64);
-        }
+struct Node {
+    cgroups: Vec<u64>,
+    accounts: Accounts<Counts>,
+    times: Distributions,
+    moment_ns: u64,
+}
+
+impl Node {
+    fn new(cgroups: Vec<u64>) -> Self {
+        let accounts = Accounts::new(cgroups.len());
+        Self { cgroups, accounts, times: Distributions::new(Shape::Explicit), moment_ns: 1 }
     }
-    Status { time_ns: 2, accounts: accounts.share(2), times: times.share(2), ..Status::default() }
+
+    /// The next moment: everybody has done something since the last one.
+    fn next(&mut self) -> Status {
+        let Self { cgroups, accounts, times, moment_ns } = self;
+        let offset = Clock::default().offset();
+        for (number, cgroup) in cgroups.iter().enumerate() {
+            fill(accounts.of(*cgroup), number as u64 + *moment_ns);
+            for role in Role::ALL {
+                let connection =
+                    Connection { role: Some(role), cgroup: *cgroup, ..Kind::Full.connection(number as u32) };
+                let place = || Some(Place { trace: [7; 16], span: [7; 8] });
+                times.add(&connection, End::TimeWait, offset, place);
+                times.add(&connection, End::Closed, offset, place);
+            }
+            for state in [State::Established, State::FinWait1, State::FinWait2, State::CloseWait, State::LastAck] {
+                times.left(*cgroup, state, 0.004 * number as f64);
+            }
+        }
+        *moment_ns += 1;
+        let (time_ns, accounts, times) = (*moment_ns, accounts.share(*moment_ns), times.share(*moment_ns));
+        Status { time_ns, accounts, times, ..Status::default() }
+    }
 }
 
 fn fill(counts: &mut Counts, each: u64) {

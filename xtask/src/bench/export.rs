@@ -8,15 +8,17 @@ mod turn;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use self::owners::Owners;
+use self::owners::{Crowds, Owners};
 pub(super) use self::page::page;
 use self::turn::{Cost, WAYS, Wait, Way};
 use super::receiver::Receiver;
 use super::spread::Spread;
 use super::{Plan, Tools};
 
-/// Cgroups of containers: about as many as fill the default budget of series.
-const OWNERS: u64 = 500;
+/// Cgroups of containers: about as many as fill the part of the default budget of series that owners may take.
+const OWNERS: u64 = 380;
+/// So many that a quarter of their series is refused.
+const CROWD: u64 = 500;
 
 /// What was measured.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,7 +30,7 @@ pub(super) struct Exports {
 /// All of it.
 pub(super) fn measure(tools: &Tools, plan: Plan) -> Result<Exports> {
     let mut exports = Exports::default();
-    let owners = Owners::found(OWNERS)?;
+    let owners = Crowds { fitting: Owners::found(OWNERS)?, exceeding: Owners::found(CROWD)? };
     let mut receiver = Receiver::start(&tools.receiver, plan.cpus)?;
     // The SDK is asked for as many series as the agent has told, whose turn comes first in the first round.
     let mut series = 0;
@@ -39,7 +41,9 @@ pub(super) fn measure(tools: &Tools, plan: Plan) -> Result<Exports> {
             let way = WAYS[(turn + round as usize) % WAYS.len()];
             let cost = turn::cost(&tools.export_cost, round, way, &mut receiver, &owners, series);
             let cost = cost.with_context(|| way.name())?;
-            series = cost.series.unwrap_or(series);
+            if way == Way::Points {
+                series = cost.series.unwrap_or(series);
+            }
             exports.costs.push(cost);
         }
     }

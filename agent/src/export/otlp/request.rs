@@ -151,7 +151,6 @@ impl Requests {
     pub(super) const fn groups(&self) -> &Groups {
         &self.groups
     }
-
 }
 
 #[cfg(test)]

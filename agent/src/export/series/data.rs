@@ -62,16 +62,14 @@ impl Kept {
 
     /// What has come since it was `self`; [`Kept::Nothing`] if nothing has.
     pub(super) fn until(&self, now: Data<'_>) -> Self {
-        match (self, now) {
-            (Self::Integer(before), Data::Integer(now)) if *before == now => Self::Nothing,
+        let new = match (self, now) {
             (Self::Integer(before), Data::Integer(now)) => Self::Integer(now - before),
-            (Self::Real(before), Data::Real(now)) if *before == now => Self::Nothing,
             (Self::Real(before), Data::Real(now)) => Self::Real(now - before),
             // Nothing is ever taken out of a distribution, so that as many values are the same values.
             (Self::Distribution(before), Data::Distribution(now)) if before.count() == now.count() => Self::Nothing,
             (Self::Distribution(before), Data::Distribution(now)) => Self::Distribution(Box::new(now.since(before))),
-            (_, now) if now.is_zero() => Self::Nothing,
             (_, now) => Self::of(now),
-        }
+        };
+        if new.data().is_some_and(Data::is_zero) { Self::Nothing } else { new }
     }
 }

@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 /// Rows, from one collection to the next.
 #[derive(Debug)]
 pub(super) struct Rows<V> {
-    rows: IndexMap<Box<[u8]>, Row<V>, DefaultHashBuilder>,
+    by_key: IndexMap<Box<[u8]>, Row<V>, DefaultHashBuilder>,
     /// Where the next one is expected.
     next: usize,
     /// Rows that were ever met: each has a turn, and later ones a higher one.
@@ -27,7 +27,7 @@ struct Row<V> {
 
 impl<V> Rows<V> {
     pub(super) fn new() -> Self {
-        Self { rows: IndexMap::default(), next: 0, turns: 0, began: 0, misplaced: 0 }
+        Self { by_key: IndexMap::default(), next: 0, turns: 0, began: 0, misplaced: 0 }
     }
 
     /// Begins a collection.
@@ -37,15 +37,15 @@ impl<V> Rows<V> {
 
     /// Meets the row of this key, if there is one: its position, which is good until [`Rows::end`].
     pub(super) fn meet(&mut self, key: &[u8]) -> Option<usize> {
-        let is_next = self.rows.get_index(self.next).is_some_and(|(expected, _)| **expected == *key);
+        let is_next = self.by_key.get_index(self.next).is_some_and(|(expected, _)| **expected == *key);
         let position = if is_next {
             self.next
         } else {
             self.misplaced += 1;
-            self.rows.get_index_of(key)?
+            self.by_key.get_index_of(key)?
         };
         self.turns += 1;
-        self.rows[position].turn = self.turns;
+        self.by_key[position].turn = self.turns;
         self.next = position + 1;
         Some(position)
     }
@@ -53,22 +53,22 @@ impl<V> Rows<V> {
     /// Meets a row that was not there.
     pub(super) fn insert(&mut self, key: &[u8], value: V) -> usize {
         self.turns += 1;
-        self.rows.insert_full(key.into(), Row { turn: self.turns, value }).0
+        self.by_key.insert_full(key.into(), Row { turn: self.turns, value }).0
     }
 
     /// The row at this position.
     pub(super) fn get(&mut self, position: usize) -> &mut V {
-        &mut self.rows[position].value
+        &mut self.by_key[position].value
     }
 
     /// All of them.
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        self.rows.values_mut().map(|row| &mut row.value)
+        self.by_key.values_mut().map(|row| &mut row.value)
     }
 
     /// Ends a collection: rows that it has not met are `gone`.
     pub(super) fn end(&mut self, mut gone: impl FnMut(&V)) {
-        let Self { rows, began, .. } = self;
+        let Self { by_key: rows, began, .. } = self;
         if self.turns - *began < rows.len() as u64 {
             rows.retain(|_, row| {
                 let stays = row.turn > *began;

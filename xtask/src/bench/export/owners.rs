@@ -7,6 +7,20 @@ use anyhow::{Context as _, Result};
 use crate::bench::undo::Undo;
 use crate::cmd;
 
+/// Owners, as many as find room in the budget of series, and more.
+#[derive(Debug)]
+pub(super) struct Crowds {
+    pub(super) fitting: Owners,
+    pub(super) exceeding: Owners,
+}
+
+impl Crowds {
+    /// Where they are.
+    pub(super) fn folders(&self) -> [&str; 2] {
+        [&self.fitting, &self.exceeding].map(|owners| &*owners.folder)
+    }
+}
+
 /// Empty cgroups; deleted when dropped, and when the bench is killed.
 #[derive(Debug)]
 pub(super) struct Owners {
@@ -23,7 +37,7 @@ impl Owners {
              mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified",
         )?;
         cmd::say("bench", format!("{count} cgroups"));
-        let folder = format!("{mount}/synfin-bench-{}", std::process::id());
+        let folder = format!("{mount}/synfin-bench-{}-{count}", std::process::id());
         let deleted = Undo::at_end(&format!("find '{folder}' -depth -type d -exec rmdir {{}} + 2>/dev/null"))?;
         std::fs::create_dir(&folder).with_context(|| format!("cannot make {folder}"))?;
         for number in 1..=count {
@@ -31,11 +45,6 @@ impl Owners {
             std::fs::create_dir(&cgroup).with_context(|| format!("cannot make {}", cgroup.display()))?;
         }
         Ok(Self { folder, _deleted: deleted })
-    }
-
-    /// Where they are.
-    pub(super) fn folder(&self) -> &str {
-        &self.folder
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use super::owners::Owners;
+use super::owners::Crowds;
 use crate::bench::receiver::Receiver;
 use crate::cmd;
 
@@ -19,12 +19,22 @@ pub(super) enum Way {
     FullHttp,
     Points,
     PointsHttp,
+    PointsCrowded,
     SdkPoints,
 }
 
 /// In the order in which tables have them.
-pub(super) const WAYS: [Way; 8] =
-    [Way::Lean, Way::LeanHttp, Way::SdkLean, Way::Full, Way::FullHttp, Way::Points, Way::PointsHttp, Way::SdkPoints];
+pub(super) const WAYS: [Way; 9] = [
+    Way::Lean,
+    Way::LeanHttp,
+    Way::SdkLean,
+    Way::Full,
+    Way::FullHttp,
+    Way::Points,
+    Way::PointsHttp,
+    Way::PointsCrowded,
+    Way::SdkPoints,
+];
 
 impl Way {
     /// In tables and raw data.
@@ -37,6 +47,7 @@ impl Way {
             Self::FullHttp => "span of 33 attributes and 5 events, HTTP/protobuf",
             Self::Points => "data point, gRPC",
             Self::PointsHttp => "data point, HTTP/protobuf",
+            Self::PointsCrowded => "data point where a quarter of all series is refused, gRPC",
             Self::SdkPoints => "SDK, data point, gRPC",
         }
     }
@@ -46,16 +57,16 @@ impl Way {
         match self {
             Self::Lean | Self::LeanHttp | Self::SdkLean => Some(Self::SdkLean),
             Self::Points | Self::PointsHttp | Self::SdkPoints => Some(Self::SdkPoints),
-            Self::Full | Self::FullHttp => None,
+            Self::Full | Self::FullHttp | Self::PointsCrowded => None,
         }
     }
 
     /// Whether it makes spans, which the receiver counts.
     const fn is_spans(self) -> bool {
-        !matches!(self, Self::Points | Self::PointsHttp | Self::SdkPoints)
+        !matches!(self, Self::Points | Self::PointsHttp | Self::PointsCrowded | Self::SdkPoints)
     }
 
-    fn words(self, endpoint: &str, owners: &str, series: u64) -> Vec<String> {
+    fn words(self, endpoint: &str, [fitting, exceeding]: [&str; 2], series: u64) -> Vec<String> {
         let traces = format!("{endpoint}/v1/traces");
         let metrics = format!("{endpoint}/v1/metrics");
         let words: &[&str] = match self {
@@ -64,8 +75,9 @@ impl Way {
             Self::SdkLean => &["sdk-spans", endpoint],
             Self::Full => &["spans", endpoint, "grpc", "none", "full"],
             Self::FullHttp => &["spans", &traces, "http/protobuf", "none", "full"],
-            Self::Points => &["points", endpoint, "grpc", owners],
-            Self::PointsHttp => &["points", &metrics, "http/protobuf", owners],
+            Self::Points => &["points", endpoint, "grpc", fitting],
+            Self::PointsHttp => &["points", &metrics, "http/protobuf", fitting],
+            Self::PointsCrowded => &["points", endpoint, "grpc", exceeding],
             Self::SdkPoints => &["sdk-points", endpoint, &series.to_string()],
         };
         words.iter().map(|word| (*word).to_owned()).collect()
@@ -125,11 +137,11 @@ pub(super) fn cost(
     round: u32,
     way: Way,
     receiver: &mut Receiver,
-    owners: &Owners,
+    owners: &Crowds,
     series: u64,
 ) -> Result<Cost> {
     let before = receiver.spans()?;
-    let said = said(program, &way.words(receiver.endpoint(), owners.folder(), series))?;
+    let said = said(program, &way.words(receiver.endpoint(), owners.folders(), series))?;
     let number = |key: &str| said[key].as_u64();
     let items = number(if way.is_spans() { "spans" } else { "points" }).context("it says nothing of items")?;
     if way.is_spans() {
@@ -170,9 +182,9 @@ mod tests {
 
     #[test]
     fn each_way_has_its_words_and_its_name() {
-        let words = |way: Way| way.words("http://[::1]:9", "/cgroups", 7).join(" ");
+        let words = |way: Way| way.words("http://[::1]:9", ["/few", "/many"], 7).join(" ");
         assert_eq!(words(Way::LeanHttp), "spans http://[::1]:9/v1/traces http/protobuf none lean");
-        assert_eq!(words(Way::Points), "points http://[::1]:9 grpc /cgroups");
+        assert_eq!(words(Way::Points), "points http://[::1]:9 grpc /few");
         assert_eq!(words(Way::SdkPoints), "sdk-points http://[::1]:9 7");
         for way in WAYS {
             assert!(

@@ -31,9 +31,7 @@ impl Names {
     /// Begins the metrics of a subject; [`Envelope::end`] ends them.
     pub(super) fn begin(&mut self, who: &Who, to: &mut Writer) -> [Open; 2] {
         match (who, &mut self.owners) {
-            (Who::Owner(identity), Some(owners)) => {
-                self.envelope.begin(&owners.of(identity), Room::Middle, to)
-            }
+            (Who::Owner(identity), Some(owners)) => self.envelope.begin(&owners.of(identity), Room::Middle, to),
             // Without owners nobody can be one.
             (Who::Host | Who::Overflow | Who::Owner(_), _) => self.envelope.begin(&self.host, Room::Large, to),
         }
