@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use synfin_tests::{
     cgroup::Cgroup,
@@ -177,8 +177,25 @@ fn told(resource: &[KeyValue]) -> Wanted {
     texts.chain(restarts.map(|count| ("k8s.container.restart_count", count.to_string()))).collect()
 }
 
-/// Starts an agent on the scene's namespace, plays the scene, takes its processes and cgroups away, and looks at what has come.
-fn play(mut scene: Scene, confined: bool, whole: bool) -> Result<()> {
+/// How often the scene is played until the kernel has skipped nothing of it.
+const ATTEMPTS: u32 = 5;
+
+/// The kernel skips a program that another task on the same CPU was preempted in. Then an end may have been missed, and the scene is
+/// played again: a play without it must agree in everything.
+fn prove(confined: bool, whole: bool) -> Result<()> {
+    let mut missed = 0;
+    for _ in 0..ATTEMPTS {
+        missed = play(Scene::new()?, confined, whole)?;
+        if missed == 0 {
+            return Ok(());
+        }
+    }
+    bail!("ends were missed in each of {ATTEMPTS} plays, {missed} in the last one")
+}
+
+/// Starts an agent on the scene's namespace, plays the scene, takes its processes and cgroups away, and looks at what has come. Gives how
+/// many ends were missed.
+fn play(mut scene: Scene, confined: bool, whole: bool) -> Result<u64> {
     let receiver = Receiver::start()?;
     let endpoint = receiver.endpoint();
     let (pods, containers) = (scene.logs.path().join("pods"), scene.logs.path().join("containers"));
@@ -243,8 +260,9 @@ fn play(mut scene: Scene, confined: bool, whole: bool) -> Result<()> {
     })
 }
 
-/// Metrics count each connection for its owner, as `ss` saw it, and the sum over all is the host's.
-fn counted(scene: &Scene, witness: &Witness, service: u16, whole: bool, judge: &Judge) -> Result<()> {
+/// Metrics count each connection for its owner, as `ss` saw it, and the sum over all is the host's. Gives how many ends were missed, which
+/// therefore have no duration.
+fn counted(scene: &Scene, witness: &Witness, service: u16, whole: bool, judge: &Judge) -> Result<u64> {
     let mut expected: BTreeMap<(Wanted, &str), f64> = BTreeMap::new();
     for ((local, _), path) in witness {
         let role = if *local == service { "server" } else { "client" };
@@ -264,14 +282,13 @@ fn counted(scene: &Scene, witness: &Witness, service: u16, whole: bool, judge: &
         }
         ensure!(found == expected, "{metric}: {found:?}, by ss {expected:?}");
     }
-    // The kernel skips a program that another task on the same CPU was preempted in. An end that was missed thus has no duration, and
-    // the reason is told.
-    let missed = judge.ends.get("lost").copied().unwrap_or_default() as f64;
+    let missed = judge.ends.get("lost").copied().unwrap_or_default();
     let skipped = judge.series.sum("synfin.events.lost", &[("synfin.loss.reason", "recursion")]);
-    ensure!(missed <= skipped, "{missed} ends were missed, and the kernel skipped {skipped} programs");
+    ensure!(missed as f64 <= skipped, "{missed} ends were missed, and the kernel skipped {skipped} programs");
     let sockets = witness.len() as f64;
+    let timed = sockets - missed as f64;
     for (metric, expected) in
-        [("connection.ended", sockets), ("connection.duration", sockets - missed), ("peer.connection.ended", sockets)]
+        [("connection.ended", sockets), ("connection.duration", timed), ("peer.connection.ended", sockets)]
     {
         let sum = judge.series.sum(&format!("system.network.tcp.{metric}"), &[]);
         ensure!(
@@ -281,22 +298,22 @@ fn counted(scene: &Scene, witness: &Witness, service: u16, whole: bool, judge: &
             judge.series.points(&format!("system.network.tcp.{metric}")).collect::<Vec<_>>()
         );
     }
-    Ok(())
+    Ok(missed)
 }
 
 #[test]
 fn each_span_is_told_in_the_name_of_its_owner() -> Result<()> {
-    play(Scene::new()?, false, false)
+    prove(false, false)
 }
 
 /// Without the right to open a cgroup by its id all of them are walked over.
 #[test]
 fn without_the_right_to_handles_it_is_the_same() -> Result<()> {
-    play(Scene::new()?, true, false)
+    prove(true, false)
 }
 
 /// `otlp.resources: host`
 #[test]
 fn all_in_the_name_of_the_agent() -> Result<()> {
-    play(Scene::new()?, false, true)
+    prove(false, true)
 }

@@ -43,9 +43,14 @@ pub fn timed_out(stage: &Stage) -> Result<Expected> {
     stage.client.netns.sysctl("ipv4/tcp_syn_retries", "1")?;
     stage.client.netns.sysctl_if_known("ipv4/tcp_syn_linear_timeouts", "0")?;
     stage.wire()?.rule(|_| Fate::Drop);
-    match sock::socket(&stage.client)?.connect(&stage.server.at(9).into()) {
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
-        other => bail!("connecting to a black hole gave {other:?}"),
+    let socket = sock::socket(&stage.client)?;
+    loop {
+        match socket.connect(&stage.server.at(9).into()) {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => break,
+            // A signal does not end the attempt: connecting again waits for the end of the same one.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => bail!("connecting to a black hole gave {other:?}"),
+        }
     }
     stage.await_quiet()?;
 
