@@ -12,6 +12,7 @@
 mod connection;
 mod counts;
 mod course;
+mod embryo;
 mod end;
 mod listeners;
 mod oldest;
@@ -46,13 +47,6 @@ use crate::event::{Cause, Destroy, Direction, Ends, Event, Measures, Reset, Retr
 /// How long a closed connection waits for its last words, in event time. The kernel sends the RST of an abort some
 /// microseconds after it has reported CLOSED; a preempted task may take a time slice or two.
 const GRACE_NS: u64 = 100_000_000;
-
-/// An embryo lives until its handshake is done (fast open: at most the SYN-ACK retries, about a minute). One that is older
-/// was lost.
-const EMBRYO_NS: u64 = 180_000_000_000;
-
-/// Embryos at most: far more than can be between two events of a child, few enough to bound memory.
-const EMBRYOS: usize = 65_536;
 
 /// A connection that ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -135,19 +129,6 @@ impl Ledger {
             }
             self.closing.pop_front();
             self.end_closed(closed_ns, key);
-        }
-    }
-
-    /// Expires embryos that were never heard of again. Walks them all: for once in a while.
-    pub fn expire_embryos(&mut self, now_ns: u64) {
-        let stale: Vec<u64> = self
-            .embryos
-            .iter()
-            .filter(|(_, embryo)| now_ns.saturating_sub(embryo.first_ns) > EMBRYO_NS)
-            .map(|(sock, _)| *sock)
-            .collect();
-        for sock in stale {
-            self.lose_embryo(sock);
         }
     }
 
@@ -330,41 +311,6 @@ impl Ledger {
         self.table.give_cookie(slot, ends.cookie);
     }
 
-    /// The embryo of a socket that is heard of again: now its cookie is settled.
-    fn hatch(&mut self, ends: &Ends) -> Option<Slot> {
-        if self.embryos.is_empty() {
-            return None;
-        }
-        let embryo = self.embryos.get(&ends.sock)?;
-        if !may_share_socket(&embryo.ends, ends) {
-            self.lose_embryo(ends.sock); // another socket at this address
-            return None;
-        }
-        let mut embryo = self.embryos.remove(&ends.sock)?;
-        self.tracked[embryo.state.index()] -= 1;
-        embryo.ends.cookie = ends.cookie;
-        Some(self.insert(&embryo))
-    }
-
-    fn embryo(&mut self, event: &Transition) -> Applied<'_> {
-        // The address is used again, so that the last child there was lost, and any other socket is no more.
-        self.lose_embryo(event.ends.sock);
-        if let Some(slot) = self.table.find_address(event.ends.sock) {
-            self.supersede(slot);
-        }
-        if self.embryos.len() >= EMBRYOS
-            && let Some(sock) = self.embryos.keys().next().copied()
-        {
-            self.lose_embryo(sock); // something makes children without end
-        }
-        self.opened_server(event);
-        let mut child = begin(event, Some(Role::Server), true);
-        note(&mut child, event);
-        self.tracked[child.state.index()] += 1;
-        let child = &*self.embryos.entry(event.ends.sock).insert(child).into_mut();
-        Applied { connection: Some(child), in_state_ns: None }
-    }
-
     fn leave_listener(&mut self, slot: Slot) {
         let connection = self.table.get(slot);
         if connection.role == Some(Role::Server) {
@@ -401,19 +347,6 @@ impl Ledger {
                     *sum += bytes;
                 }
             });
-        }
-    }
-
-    fn lose_embryo(&mut self, sock: u64) {
-        if !self.embryos.is_empty()
-            && let Some(embryo) = self.embryos.remove(&sock)
-        {
-            if let Some(comparison) = &mut self.comparison {
-                comparison.note_gone(&embryo.ends);
-            }
-            self.tracked[embryo.state.index()] -= 1;
-            self.totals.missed_closes += 1;
-            self.push_ended(&embryo, End::Lost);
         }
     }
 

@@ -5,7 +5,8 @@ use super::scenarios::{accepted, opened};
 use super::script::Life;
 use super::stage::Stage;
 use crate::event::State::{Established, FinWait1, Listen, SynReceived};
-use crate::ledger::{EMBRYO_NS, EMBRYOS, End, Side};
+use crate::ledger::embryo::{EMBRYO_NS, EMBRYOS};
+use crate::ledger::{End, Side};
 
 #[test]
 fn a_child_whose_birth_was_lost_is_a_server_all_the_same() {

@@ -2,7 +2,8 @@
 
 use super::script::{Fate, Life, SOON};
 use crate::event::{Destroy, Event, State};
-use crate::ledger::{Connection, EMBRYOS, End, Ended, Ledger, Role, Totals};
+use crate::ledger::embryo::EMBRYOS;
+use crate::ledger::{Connection, End, Ended, Ledger, Role, Totals};
 
 /// A ledger with its clock.
 #[derive(Debug)]
