@@ -365,8 +365,11 @@ impl Kernel {
     fn cost(&self, probe: &str) -> Option<Cost> {
         let attached = self.attached.iter().find(|attached| attached.probe == probe)?;
         let fd = self.ebpf.program(&attached.program)?.fd().ok()?.as_fd().as_raw_fd();
-        let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-        Some(parse_cost(&text))
+        // Where no file can be opened for a moment it is what it was: a total that is gone would be told anew when it is back.
+        if let Ok(text) = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")) {
+            attached.cost.set(Some(parse_cost(&text)));
+        }
+        attached.cost.get()
     }
 }
 

@@ -115,8 +115,8 @@ struct Retired {
     peer: [u8; 16],
     row: Row,
     since_ns: u64,
-    /// It is, until whoever reads has read the last of it.
-    is_told: bool,
+    /// Since when it is told no more: everybody who reads has read the last of it.
+    untold_ns: Option<u64>,
 }
 
 /// Who has a row.
@@ -142,14 +142,11 @@ pub struct Peers {
     choice: Choice,
     other: Row,
     shape: Shape,
-    /// Within this time everybody who reads has read.
-    idle_ns: u64,
 }
 
 impl Peers {
-    /// With rows for `groups`, or if there are none for the `most` busiest peers. A row that is pushed out is told
-    /// for `idle_ns` more: everybody who reads must have read within that time.
-    pub fn new(most: usize, groups: Vec<Group>, shape: Shape, idle_ns: u64) -> Self {
+    /// With rows for `groups`, or if there are none for the `most` busiest peers.
+    pub fn new(most: usize, groups: Vec<Group>, shape: Shape) -> Self {
         let choice = if groups.is_empty() {
             let (rows, candidates) = (HashMap::new(), HashMap::new());
             Choice::Busiest { most, rows, retired: Vec::new(), candidates, looked_ns: 0 }
@@ -159,7 +156,7 @@ impl Peers {
             groups.sort_by_key(|(_, prefix, _)| u8::MAX - prefix);
             Choice::Groups(groups)
         };
-        Self { choice, other: Row::new(OTHER), shape, idle_ns }
+        Self { choice, other: Row::new(OTHER), shape }
     }
 
     /// Whether nobody is told of.
@@ -194,19 +191,21 @@ impl Peers {
         row.unwrap_or(other).add(connection, end, *shape);
     }
 
-    /// Looks who deserves a row. To be called now and then.
-    pub fn look(&mut self, now_ns: u64) {
-        let idle_ns = self.idle_ns;
+    /// Looks who deserves a row. To be called now and then. Whoever reads has been told all that was before `told_ns`: until then a row
+    /// that is pushed out is told.
+    pub fn look(&mut self, now_ns: u64, told_ns: u64) {
         let Choice::Busiest { most, rows, retired, candidates, looked_ns } = &mut self.choice else { return };
         if now_ns.saturating_sub(*looked_ns) < LOOK_NS {
             return;
         }
         *looked_ns = now_ns;
         for old in retired.iter_mut() {
-            old.is_told &= now_ns.saturating_sub(old.since_ns) < idle_ns;
+            if old.untold_ns.is_none() && old.since_ns <= told_ns {
+                old.untold_ns = Some(now_ns);
+            }
         }
         // Every reader has seen by then that it is told no more: should it come back, that is another series.
-        retired.retain(|old| now_ns.saturating_sub(old.since_ns) < idle_ns.saturating_mul(2));
+        retired.retain(|old| old.untold_ns.is_none_or(|untold_ns| untold_ns > told_ns));
         // Only what is its own: a crowd of peers that come once are no busy ones.
         let mut busy: Vec<(u64, [u8; 16])> =
             candidates.drain().map(|(peer, Candidate { most, inherited })| (most - inherited, peer)).collect();
@@ -222,7 +221,7 @@ impl Peers {
                 break;
             }
             if let Some(row) = rows.remove(&calm) {
-                retired.push(Retired { peer: calm, row, since_ns: now_ns, is_told: true });
+                retired.push(Retired { peer: calm, row, since_ns: now_ns, untold_ns: None });
             }
             rows.insert(peer, Row::new(&name(peer)));
         }
@@ -238,7 +237,7 @@ impl Peers {
         }
         let mut shared: Vec<Peer> = match &mut self.choice {
             Choice::Busiest { rows, retired, .. } => {
-                let retired = retired.iter_mut().filter(|old| old.is_told).map(|old| &mut old.row);
+                let retired = retired.iter_mut().filter(|old| old.untold_ns.is_none()).map(|old| &mut old.row);
                 rows.values_mut().chain(retired).map(Row::share).collect()
             }
             Choice::Groups(groups) => groups.iter_mut().map(|(_, _, row)| row.share()).collect(),
@@ -289,6 +288,11 @@ mod tests {
         connection
     }
 
+    /// Readers have read until a while ago.
+    fn look(peers: &mut Peers, now_ns: u64) {
+        peers.look(now_ns, now_ns.saturating_sub(IDLE));
+    }
+
     fn told(peers: &mut Peers) -> Vec<(String, u64)> {
         let mut told: Vec<_> =
             peers.share().iter().map(|peer| (peer.name.to_string(), peer.sums.connections())).collect();
@@ -305,7 +309,7 @@ mod tests {
         let group =
             |name: &str, address: &str, prefix: u8| (name.to_owned(), address.parse().expect("an address"), prefix);
         let groups = vec![group("10.0.0.0/8", "::ffff:10.0.0.0", 104), group("10.0.1.0/24", "::ffff:10.0.1.0", 120)];
-        let mut peers = Peers::new(20, groups, Shape::Explicit, IDLE);
+        let mut peers = Peers::new(20, groups, Shape::Explicit);
         for peer in [1, 0x101, 0x102, 0x0100_0000] {
             peers.add(&connection(peer, SECOND), End::Closed);
         }
@@ -318,7 +322,7 @@ mod tests {
 
     #[test]
     fn the_first_peers_have_rows_and_a_busier_one_pushes_one_out() {
-        let mut peers = Peers::new(2, Vec::new(), Shape::Explicit, IDLE);
+        let mut peers = Peers::new(2, Vec::new(), Shape::Explicit);
         let add = |peers: &mut Peers, peer, times, at| {
             for _ in 0..times {
                 peers.add(&connection(peer, at), End::Closed);
@@ -328,24 +332,43 @@ mod tests {
         add(&mut peers, 2, 4, SECOND);
         add(&mut peers, 3, 9, SECOND);
         assert_eq!(told(&mut peers), [row("10.0.0.1", 10), row("10.0.0.2", 4), row("other", 9)]);
-        peers.look(100 * SECOND);
+        look(&mut peers, 100 * SECOND);
         assert_eq!(told(&mut peers), [row("10.0.0.1", 10), row("10.0.0.2", 4), row("10.0.0.3", 0), row("other", 9)]);
         // What was told of the one that left stays told, and it counts with the others.
         add(&mut peers, 2, 1, 101 * SECOND);
         add(&mut peers, 3, 5, 101 * SECOND);
         assert_eq!(told(&mut peers), [row("10.0.0.1", 10), row("10.0.0.2", 4), row("10.0.0.3", 5), row("other", 10)]);
         let rows = [row("10.0.0.1", 10), row("10.0.0.3", 5), row("other", 10)];
-        peers.look(1_000 * SECOND);
+        look(&mut peers, 1_000 * SECOND);
         assert_eq!(told(&mut peers), rows, "told long enough, and not back yet, although nobody is as busy");
         add(&mut peers, 2, 1, 1_001 * SECOND);
-        peers.look(2_000 * SECOND);
+        look(&mut peers, 2_000 * SECOND);
         add(&mut peers, 2, 1, 2_001 * SECOND);
         assert_eq!(told(&mut peers), [row("10.0.0.1", 10), row("10.0.0.2", 1), row("10.0.0.3", 5), row("other", 11)]);
     }
 
     #[test]
+    fn one_that_is_pushed_out_is_told_until_everybody_has_read_it() {
+        let mut peers = Peers::new(1, Vec::new(), Shape::Explicit);
+        let add =
+            |peers: &mut Peers, peer, times| (0..times).for_each(|_| peers.add(&connection(peer, SECOND), End::Closed));
+        add(&mut peers, 1, 2);
+        add(&mut peers, 2, 9);
+        peers.look(1_000 * SECOND, SECOND);
+        let rows = [row("10.0.0.1", 2), row("10.0.0.2", 0), row("other", 9)];
+        assert_eq!(told(&mut peers), rows);
+        // An endpoint is away for hours.
+        for hour in 1..4 {
+            peers.look(3_600 * hour * SECOND, SECOND);
+            assert_eq!(told(&mut peers), rows, "{hour}");
+        }
+        peers.look(15_000 * SECOND, 14_000 * SECOND);
+        assert_eq!(told(&mut peers), rows[1..]);
+    }
+
+    #[test]
     fn the_busiest_of_many_get_the_rows_of_the_calmest() {
-        let mut peers = Peers::new(2, Vec::new(), Shape::Explicit, IDLE);
+        let mut peers = Peers::new(2, Vec::new(), Shape::Explicit);
         let add = |peers: &mut Peers, peer, times| {
             for _ in 0..times {
                 peers.add(&connection(peer, SECOND), End::Closed);
@@ -360,7 +383,7 @@ mod tests {
         for peer in 1_000..3_000 {
             add(&mut peers, peer, 1);
         }
-        peers.look(100 * SECOND);
+        look(&mut peers, 100 * SECOND);
         add(&mut peers, 4, 1);
         add(&mut peers, 5, 1);
         let all: Vec<String> =
@@ -370,7 +393,7 @@ mod tests {
 
     #[test]
     fn nobody_is_told_of_when_that_is_off() {
-        let mut peers = Peers::new(0, Vec::new(), Shape::Explicit, IDLE);
+        let mut peers = Peers::new(0, Vec::new(), Shape::Explicit);
         peers.add(&connection(1, SECOND), End::Closed);
         assert!(peers.is_off() && peers.share().is_empty());
     }
@@ -381,12 +404,12 @@ mod tests {
         fn no_connection_is_lost_and_rows_are_bounded(
             most in 1..6_usize, steps in prop::collection::vec((0..40_u32, 0..100_u64), 1..400)
         ) {
-            let mut peers = Peers::new(most, Vec::new(), Shape::Explicit, IDLE);
+            let mut peers = Peers::new(most, Vec::new(), Shape::Explicit);
             let (mut now, mut sum) = (SECOND, 0);
             let mut last: std::collections::HashMap<String, u64> = std::collections::HashMap::new();
             for (peer, seconds) in steps {
                 now += seconds * SECOND;
-                peers.look(now);
+                look(&mut peers, now);
                 peers.add(&connection(peer, now), End::Closed);
                 sum += 1;
                 let rows = told(&mut peers);

@@ -25,7 +25,7 @@ pub(crate) fn start(settings: &Settings, board: Arc<Board>) -> Result<(Otlp, Dir
     let credentials = settings.credentials()?;
     let Places { pod_logs, container_logs } = Places::default();
     let resource = resource(settings);
-    let directory = Directory::start(Logs { pods: pod_logs, containers: container_logs })?;
+    let directory = Directory::start(Logs { pods: pod_logs, containers: container_logs }, settings.max_age)?;
     let owners = Owners::new(directory.clone(), &resource);
     let source = Source::new(board, Arc::new(Clock::default()), Some(owners));
     Ok((Otlp::start(settings, &credentials, resource, source, BUDGET)?, directory))

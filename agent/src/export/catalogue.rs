@@ -371,13 +371,14 @@ which come again until they have arrived. All values of one export come from one
 resource ([EVENTS.md](EVENTS.md#resources-of-otlp-in-whose-name-things-are-told)), and of what belongs to none of them in the host's (the agent's). A
 connection counts for one of them, so that the sum over all resources is that of the host. For Prometheus, which knows one resource, the owner's
 attributes are labels: sum over them for the host. Of an owner a series is there from its first count on, and goes when nothing was heard of
-the owner for 15 minutes (or two intervals of export) and everybody who reads has been told all of it; should it come back, it counts from zero, with a new
-start time. An owner that is not looked up yet (some moments, with names of pods two seconds at most) is told with the next export.
+the owner for 15 minutes (or two intervals of export) and everybody who reads has been told all of it (an endpoint that is away is waited for for an hour, and so is
+whoever has scraped once); should it come back, it counts from zero, with a new start time. An owner that is not looked up yet (some moments, with names of pods two
+seconds at most) is told with the first export after that, with what it has counted since it was first heard of.
 `otlp.resources: host` tells all of it as the host's.
 
 **Bounds.** A reader is told at most `metrics.series` series (20,000). What finds no room is added up in one series of its metric, with
 `otel.metric.overflow` as its only attribute: sums stay exact (gauges do not add up and are left out), and
-`synfin.metrics.series.refused` counts them. A quarter is kept for the host and the agent itself. 1,024 cgroups have counts of their own; those of further ones are
+`synfin.metrics.series.refused` counts them. A quarter is out of the owners' reach: it is for the host and the agent itself. 1,024 cgroups have counts of their own; those of further ones are
 told by that series too (with `otlp.resources: host`, as the host's).
 
 **Histograms** have the bounds below, or exponential buckets where `otlp.metrics_histograms` asks for them (at most 160, as OpenTelemetry's SDKs

@@ -113,6 +113,8 @@ fn instance_id() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::owner::Logs;
 
@@ -160,7 +162,7 @@ mod tests {
         let resource_attributes = about.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         let agent = resource(&Settings { resource_attributes, ..Settings::default() });
         let logs = Logs { pods: "/nonexistent".into(), containers: "/nonexistent".into() };
-        let owners = Owners::new(Directory::start(logs).unwrap(), &agent);
+        let owners = Owners::new(Directory::start(logs, Duration::ZERO).unwrap(), &agent);
 
         let container = owners.resource_of(&Identity::of(&format!("/kubepods/pod{UID}/{ID}")).unwrap());
         assert_eq!(container.schema_url(), Some(SCHEMA_URL));

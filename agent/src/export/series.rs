@@ -102,6 +102,8 @@ pub struct Series {
     /// What is new in this collection has not counted before that time, nor was it told since then: the collection before the last.
     /// (The last one may have left out what was not looked up yet.)
     new_unix_ns: u64,
+    /// The newest subject of the collections before this one: whoever is newer has not been told of yet.
+    newest: u64,
     key: Vec<u8>,
 }
 
@@ -119,6 +121,7 @@ impl Series {
             unix_ns: 0,
             told_unix_ns: 0,
             new_unix_ns: 0,
+            newest: 0,
             key: Vec::new(),
         }
     }
@@ -170,6 +173,7 @@ impl Series {
                 }
             }
         }
+        self.newest = snapshot.subjects.iter().map(|subject| subject.number).fold(self.newest, u64::max);
         let Self { rows, usage, .. } = self;
         rows.end(|gone| usage.told -= u64::from(matches!(gone, Row::Told { .. })));
     }
@@ -177,7 +181,8 @@ impl Series {
     /// Makes a row for the key at hand.
     fn insert(&mut self, subject: &Subject) -> usize {
         self.usage.told += 1;
-        let since_unix_ns = subject.since_unix_ns.max(self.new_unix_ns);
+        let is_new = subject.number > self.newest;
+        let since_unix_ns = if is_new { subject.since_unix_ns } else { subject.since_unix_ns.max(self.new_unix_ns) };
         self.rows.insert(&self.key, Row::Told { since_unix_ns, differences: None })
     }
 
@@ -293,14 +298,16 @@ impl<T: Tell> Teller<'_, T> {
     fn send(&mut self, row: usize, data: Data<'_>, attributes: &[Attribute<'_>]) {
         let instrument = self.metric.instrument;
         let Row::Told { since_unix_ns, differences } = self.series.rows.get(row) else { return };
-        // The clock may have been set back.
-        let since = |unix_ns: u64| if is_total(instrument) { unix_ns.min(self.series.unix_ns) } else { 0 };
+        // The clock may have been set back: then it counts since that moment.
+        *since_unix_ns = (*since_unix_ns).min(self.series.unix_ns);
+        let since = |unix_ns: u64| if is_total(instrument) { unix_ns } else { 0 };
         if !is_delta(self.series.temporality, instrument) {
             let since_unix_ns = since(*since_unix_ns);
             self.point(&Point { attributes, since_unix_ns, data });
             return;
         }
         let differences = differences.get_or_insert_default();
+        differences.kept_unix_ns = differences.kept_unix_ns.min(self.series.unix_ns);
         let since_unix_ns = since((*since_unix_ns).max(differences.kept_unix_ns));
         let new = differences.kept.until(data);
         if let Some(new) = new.data() {

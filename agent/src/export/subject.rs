@@ -266,9 +266,10 @@ impl Subjects {
         // The host's order is the first.
         let subjects = roster
             .known
-            .iter()
+            .iter_mut()
             .rev()
             .map(|(who, (number, since))| {
+                *since = (*since).min(unix_ns);
                 let census = told.remove(number).unwrap_or_default();
                 Subject {
                     counts: sums.remove(number).unwrap_or_default(),
@@ -278,7 +279,7 @@ impl Subjects {
                     listeners: census.listeners.into_iter().copied().collect(),
                     places: census.places,
                     ports: census.ports,
-                    ..Subject::new(who.clone(), *number, (*since).min(unix_ns))
+                    ..Subject::new(who.clone(), *number, *since)
                 }
             })
             .collect();

@@ -72,7 +72,7 @@ pub(super) fn full() -> Status {
     status.census = Some(Arc::new(census()));
     status.totals.counts.bytes = std::array::from_fn(|_| next());
     status.accounts = [Shared { cgroup: NOBODY, row: 1, value: Arc::new(status.totals.counts.clone()) }].into();
-    let mut peers = Peers::new(1, Vec::new(), Shape::Explicit, 1);
+    let mut peers = Peers::new(1, Vec::new(), Shape::Explicit);
     let ends = Ends { cookie: 1, sock: 0, netns: 1, local_port: 1, peer_port: 2, local: [0; 16], peer: [1; 16] };
     let mut connection = Connection::new(ends, State::Closed, 1);
     connection.measures = Some(Measures { srtt_us: 500, ..Measures::default() });

@@ -1,13 +1,14 @@
 //! The ladder: for each probe the best rung that this kernel takes, found by loading and attaching.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
 
 use aya::programs::{BtfTracePoint, Program, ProgramError, RawTracePoint, TracePoint};
 use aya::{Btf, Ebpf};
 
 use super::{memlock, perf, refusal};
-use crate::health::{Refused, Verdict};
+use crate::health::{Cost, Refused, Verdict};
 use crate::probes::ProbeSpec;
 use crate::rung::Rung;
 use crate::tracefs::TraceEvent;
@@ -36,6 +37,8 @@ pub(super) struct Attached {
     pub(super) probe: &'static str,
     /// Name of the program in the object.
     pub(super) program: String,
+    /// What it had cost when that could be read last.
+    pub(super) cost: Cell<Option<Cost>>,
     /// Held for its end only; each rung has a type of its own.
     link: Option<Box<dyn Any + Send>>,
 }
@@ -98,7 +101,9 @@ impl Ladder {
             let program =
                 ebpf.program_mut(&name).ok_or_else(|| Failure::Broken(format!("there is no program {name}")))?;
             match memlock::retry(|| self.attach(program, spec, ground)) {
-                Ok(link) => return Ok(Attached { probe: spec.name, program: name, link: Some(link) }),
+                Ok(link) => {
+                    return Ok(Attached { probe: spec.name, program: name, cost: Cell::default(), link: Some(link) });
+                }
                 // What the better variant lacks is told; a worse one mostly fails for the same reason.
                 Err(error) => failure = failure.or_else(|| Some(refusal::of_program(&name, &error))),
             }

@@ -15,9 +15,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// What finds paths.
 pub(super) trait Find: Send {
-    /// The path of a cgroup below its mount. None where it is gone, or cannot be seen. `asked` is when it was known to be there: what
-    /// was found before that moment proves nothing. May wait a little.
-    fn path(&mut self, cgroup: u64, asked: Instant) -> Option<String>;
+    /// The path of a cgroup below its mount. None where it is gone, or cannot be seen. `heard` is a moment at which it had been heard of:
+    /// what was looked at before proves nothing, for it may be younger; what was looked at since and did not show it proves that it is
+    /// gone. May wait a little if nothing was looked at since.
+    fn path(&mut self, cgroup: u64, heard: Instant) -> Option<String>;
 }
 
 /// Asks the kernel.
@@ -55,12 +56,12 @@ impl Finder {
         Self { handles: mounts::of_type("cgroup2").into_iter().find_map(Handles::try_on), walk: None }
     }
 
-    fn walked(&mut self, cgroup: u64, asked: Instant) -> Option<String> {
+    fn walked(&mut self, cgroup: u64, heard: Instant) -> Option<String> {
         if let Some(walk) = &self.walk {
             if let Some(path) = walk.cgroups.path(cgroup) {
                 return Some(path.to_owned());
             }
-            if walk.begun >= asked {
+            if walk.begun >= heard {
                 return None;
             }
             std::thread::sleep((walk.begun + PAUSE).saturating_duration_since(Instant::now()));
@@ -71,11 +72,11 @@ impl Finder {
 }
 
 impl Find for Finder {
-    fn path(&mut self, cgroup: u64, asked: Instant) -> Option<String> {
+    fn path(&mut self, cgroup: u64, heard: Instant) -> Option<String> {
         match self.handles.as_ref().map_or(Found::Nothing, |handles| handles.find(cgroup)) {
             Found::Path(path) => Some(path),
             Found::Gone => None,
-            Found::Nothing => self.walked(cgroup, asked),
+            Found::Nothing => self.walked(cgroup, heard),
         }
     }
 }

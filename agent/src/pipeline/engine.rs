@@ -71,15 +71,18 @@ pub(super) struct Tick<'a> {
 #[derive(Default)]
 struct Told(Option<Box<dyn Fn() -> u64 + Send>>);
 
+/// A reader that has not read for so long is waited for no more: what is gone would otherwise take the room of what is there.
+const UNREAD_NS: u64 = 3_600_000_000_000;
+
 impl Told {
-    fn until_ns(&self) -> u64 {
-        self.0.as_ref().map_or(u64::MAX, |told| told())
+    fn until_ns(&self, now: u64) -> u64 {
+        self.0.as_ref().map_or(u64::MAX, |told| told().max(now.saturating_sub(UNREAD_NS)))
     }
 }
 
 impl std::fmt::Debug for Told {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Told").field(&self.until_ns()).finish()
+        f.debug_tuple("Told").field(&self.until_ns(0)).finish()
     }
 }
 
@@ -263,7 +266,7 @@ impl Engine {
 
     fn tick(&mut self, now: u64, observer: &mut dyn Observer) -> Status {
         self.ticks += 1;
-        let expire_ns = now.saturating_sub(self.idle_ns).min(self.told.until_ns());
+        let expire_ns = now.saturating_sub(self.idle_ns).min(self.told.until_ns(now));
         self.kernel.flush_log();
         if self.ticks.is_multiple_of(EMBRYO_TICKS) {
             self.ledger.expire_embryos(now);
@@ -416,4 +419,18 @@ pub(super) fn probe_verdicts(config: &Config) -> anyhow::Result<Vec<Probe>> {
     let nothing = Filter { netns: Some(Vec::new()), ..Filter::default() };
     let (kernel, _ring) = loader::load(&attachment(config), 4096, &nothing)?;
     Ok(kernel.probes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_never_reads_holds_up_nothing_for_longer_than_an_hour() {
+        let never = Told(Some(Box::new(|| 0)));
+        assert_eq!([1, UNREAD_NS, UNREAD_NS + 5].map(|now| never.until_ns(now)), [0, 0, 5]);
+        let reads = Told(Some(Box::new(|| UNREAD_NS)));
+        assert_eq!(reads.until_ns(UNREAD_NS + 5), UNREAD_NS);
+        assert_eq!(Told::default().until_ns(7), u64::MAX, "nobody reads");
+    }
 }

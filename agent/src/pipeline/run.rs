@@ -57,8 +57,7 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     let exposition = Exposition::new(&resource, config.metrics.series);
     let owners = if is_measured || config.otlp.is_on() { owners(config, &resource)? } else { None };
     let directory = owners.as_ref().map(|owners| owners.directory.clone());
-    let source = Source::new(Arc::clone(&board), Arc::clone(&clock), owners)
-        .with_readers(config.otlp.metrics.is_some(), listener.is_some());
+    let source = Source::new(Arc::clone(&board), Arc::clone(&clock), owners).with_reader(config.otlp.metrics.is_some());
     let told = source.told();
     let otlp = if config.otlp.is_on() {
         Some(Otlp::start(&config.otlp, &credentials, resource, source.clone(), config.metrics.series)?)
@@ -83,8 +82,7 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     tracing::info!(otlp = otlp.is_some(), "attached");
     let stop = stop.after(options.duration);
     let poll = config.ring.poll;
-    let idle = super::idle(config);
-    let peers = is_measured.then(|| peers(config, idle)).filter(|peers| !peers.is_off());
+    let peers = is_measured.then(|| peers(config)).filter(|peers| !peers.is_off());
     let cgroups = directory.map(Cgroups::new);
     let mut exporter = Exporter { otlp, board: Arc::clone(&board), clock, distributions, peers, cgroups, ticks: 0 };
     exporter.publish(first);
@@ -110,13 +108,13 @@ pub(super) fn run(config: &Config, options: &RunOptions, recent: &Recent) -> any
     Ok(())
 }
 
-fn peers(config: &Config, idle: Duration) -> Peers {
+fn peers(config: &Config) -> Peers {
     let Metrics { peers, peer_groups, .. } = &config.metrics;
     let group = |cidr: &Cidr| {
         let (first, prefix) = cidr.network();
         (cidr.to_string(), first, prefix)
     };
-    Peers::new(*peers, peer_groups.iter().map(group).collect(), shape(config), idle.as_nanos() as u64)
+    Peers::new(*peers, peer_groups.iter().map(group).collect(), shape(config))
 }
 
 /// Exponential buckets only for those who want them.
@@ -133,7 +131,7 @@ fn owners(config: &Config, agent: &Resource) -> anyhow::Result<Option<Owners>> {
         return Ok(None);
     }
     let crate::config::Owners { pod_logs, container_logs } = config.owners.clone();
-    let directory = Directory::start(Logs { pods: pod_logs, containers: container_logs });
+    let directory = Directory::start(Logs { pods: pod_logs, containers: container_logs }, config.otlp.max_age);
     Ok(Some(Owners::new(directory.context("cannot start the thread that looks owners up")?, agent)))
 }
 
@@ -219,7 +217,7 @@ impl Observer for Exporter {
             tracing::error!(count = loss.count, kind, reason = loss.reason.name(), "events were lost");
         }
         if let Some(peers) = &mut self.peers {
-            peers.look(tick.status.time_ns);
+            peers.look(tick.status.time_ns, tick.expire_ns);
         }
         self.ticks += 1;
         if self.ticks.is_multiple_of(EXPIRY_TICKS)

@@ -1,6 +1,6 @@
 //! Metrics: the catalogue, read at intervals, written and sent by a thread of its own.
 //!
-//! Nothing waits here: totals come again with the next export, and differences are told until they have arrived.
+//! Nothing waits here for longer than until the next export: totals come again with it, and differences are told until they have arrived.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,22 +8,22 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::link::Link;
+use super::pause::LONGEST_ASKED;
 use super::source::{Reader, Source};
 use super::transport::Transport;
-use super::worker::{Accepted, Failure, LONGEST_ASKED};
+use super::worker::{Accepted, Failure};
 use crate::config::Temporality;
 use crate::export::readings::Snapshot;
 use crate::export::series::Series;
 use crate::priority;
 
+mod deliver;
 mod encode;
 mod names;
 
+use deliver::{Until, deliver};
 use encode::{Desk, Encoder};
 pub(super) use names::Names;
-
-/// Pause between two attempts at the end of the agent, after which there is no next export.
-const LAST_PAUSE: Duration = Duration::from_millis(200);
 
 /// What became of data points. Totals.
 #[derive(Debug, Default)]
@@ -49,7 +49,9 @@ pub struct Points {
 impl Books {
     /// Counts the points of a request by what was answered, and tells the link.
     fn enter(&self, answer: &Result<Accepted, Failure>, points: u64, link: &Link) {
-        let add = |count: &AtomicU64, points| count.fetch_add(points, Ordering::Relaxed);
+        let add = |count: &AtomicU64, points| {
+            count.fetch_add(points, Ordering::Relaxed);
+        };
         match answer {
             Ok(Accepted { rejected, message }) => {
                 let rejected = (*rejected).min(points);
@@ -57,10 +59,8 @@ impl Books {
                 add(&self.rejected, rejected);
                 add(&self.exported, points - rejected);
             }
-            Err(Failure::Retry { why, .. }) => {
-                link.missed(why);
-                add(&self.missed, points);
-            }
+            // What went wrong was told after each attempt.
+            Err(Failure::Retry { .. }) => add(&self.missed, points),
             Err(Failure::Rejected(why)) => {
                 link.refused(why);
                 add(&self.rejected, points);
@@ -227,7 +227,8 @@ impl Exporter {
             match end {
                 None => {
                     // What failed is told by the link.
-                    let after = match self.export(source, &source.take()) {
+                    let until = Until::NextExport(Instant::now() + self.manner.interval);
+                    let after = match self.export(source, &source.take(), until) {
                         Err(Failure::Retry { after: Some(after), .. }) => after.min(LONGEST_ASKED),
                         Err(_) | Ok(()) => Duration::ZERO,
                     };
@@ -242,31 +243,31 @@ impl Exporter {
         }
     }
 
-    /// The last export is tried again while there is time.
+    /// The last export.
     fn last(&mut self, source: &Source, end: Instant) -> Result<(), String> {
-        loop {
-            match self.export(source, &source.take_last()) {
-                Err(Failure::Retry { .. }) if Instant::now() + LAST_PAUSE < end => std::thread::sleep(LAST_PAUSE),
-                Err(Failure::Retry { why, .. } | Failure::Rejected(why)) => return Err(why),
-                Ok(()) => return Ok(()),
-            }
+        match self.export(source, &source.take_last(), Until::End(end)) {
+            Err(Failure::Retry { why, .. } | Failure::Rejected(why)) => Err(why),
+            Ok(()) => Ok(()),
         }
     }
 
-    /// Tells everything of this moment. Requests that do not arrive keep none of the others back.
-    fn export(&mut self, source: &Source, snapshot: &Snapshot) -> Result<(), Failure> {
+    /// Tells everything of this moment, in as many requests as it takes: the next one is made when the one before has arrived, or was
+    /// refused for good. One that does not arrive in time keeps back those behind it, as nobody can be thought to be there.
+    fn export(&mut self, source: &Source, snapshot: &Snapshot, until: Until) -> Result<(), Failure> {
         let Self { transport, link, shared, desk, manner, series } = self;
         let mut outcome = Ok(());
         let mut arrived = Vec::new();
         let mut encoder = Encoder::new(desk, *manner, snapshot.unix_ns, |request, points| {
             let answer = match &outcome {
-                // Whoever does not answer once will not answer the rest either.
                 Err(Failure::Retry { why, after }) => Err(Failure::Retry { why: why.clone(), after: *after }),
-                _ => transport.send(request),
+                _ => deliver(request, transport, link, shared, until),
             };
             arrived.push(!matches!(answer, Err(Failure::Retry { .. })));
             shared.books.enter(&answer, points, link);
-            if let (Ok(()), Err(failure)) = (&outcome, answer) {
+            // Of two failures the one that may pass counts: something is to be done about it.
+            if let Err(failure) = answer
+                && !matches!(outcome, Err(Failure::Retry { .. }))
+            {
                 outcome = Err(failure);
             }
         });

@@ -33,6 +33,7 @@ pub mod logs;
 mod metrics;
 mod owned;
 mod packed;
+mod pause;
 mod protobuf;
 pub mod queue;
 mod request;

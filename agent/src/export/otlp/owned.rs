@@ -1,6 +1,7 @@
 //! In which group of a request the spans of a cgroup go.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use hashbrown::HashMap;
 
@@ -16,6 +17,8 @@ pub(super) struct Owned {
     /// Groups of this request, None for the agent's.
     by_cgroup: HashMap<u64, Option<usize>>,
     by_identity: HashMap<Arc<Identity>, usize>,
+    /// When this request was begun: all of its cgroups had been heard of by then.
+    begun: Instant,
     /// Spans of one cgroup often follow each other.
     last: (u64, Option<usize>),
 }
@@ -23,13 +26,14 @@ pub(super) struct Owned {
 impl Owned {
     pub(super) fn new(owners: Owners) -> Self {
         let (by_cgroup, by_identity) = (HashMap::new(), HashMap::new());
-        Self { resources: Resources::new(owners), by_cgroup, by_identity, last: (0, None) }
+        Self { resources: Resources::new(owners), by_cgroup, by_identity, begun: Instant::now(), last: (0, None) }
     }
 
     /// Begins another request.
     pub(super) fn begin(&mut self) {
         self.by_cgroup.clear();
         self.by_identity.clear();
+        self.begun = Instant::now();
         self.last = (0, None);
     }
 
@@ -46,7 +50,7 @@ impl Owned {
     }
 
     fn group_of(&mut self, cgroup: u64, groups: &mut Groups) -> Option<usize> {
-        let identity = self.resources.directory().settle(cgroup);
+        let identity = self.resources.directory().settle(cgroup, self.begun);
         let group = identity.map(|identity| {
             // An owner may have several cgroups.
             let known = self.by_identity.get(&identity).copied();

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use super::logs::Logs;
 use super::metrics;
@@ -27,6 +28,9 @@ pub enum Reader {
 /// Reads what became of data points.
 type Books = Arc<dyn Fn() -> metrics::Points + Send + Sync>;
 
+/// In place of the time up to which a reader has been told: there is no reader.
+const NOBODY: u64 = u64::MAX;
+
 /// Takes snapshots. Cheap to copy, and never in the way of the threads that it reads from. All copies tell the same subjects.
 #[derive(Clone)]
 pub struct Source {
@@ -34,7 +38,7 @@ pub struct Source {
     clock: Arc<Clock>,
     /// None where everything is the host's.
     owners: Option<Owners>,
-    /// By [`Reader`]: up to when each has been told, [`u64::MAX`] for those who do not read.
+    /// By [`Reader`]: up to when each has been told, [`NOBODY`] for those who do not read.
     told: Arc<[AtomicU64; 2]>,
     /// None before the first snapshot.
     subjects: Arc<Mutex<Option<Subjects>>>,
@@ -53,7 +57,7 @@ impl fmt::Debug for Source {
 impl Source {
     /// Of an agent that exports nothing by OTLP, whose connections belong to `owners`.
     pub fn new(board: Arc<Board>, clock: Arc<Clock>, owners: Option<Owners>) -> Self {
-        let told = Arc::new([const { AtomicU64::new(u64::MAX) }; 2]);
+        let told = Arc::new([const { AtomicU64::new(NOBODY) }; 2]);
         Self { board, clock, owners, told, subjects: Arc::default(), spans: None, logs: None, points: None }
     }
 
@@ -87,28 +91,33 @@ impl Source {
         Arc::clone(&self.clock)
     }
 
-    /// Who reads: `prometheus` if that is asked for. What a reader has not been told is kept for it.
+    /// Whether OTLP reads. What it has not been told is kept for it from the beginning; for whoever scrapes, from the first time on:
+    /// where nobody comes, nothing waits.
     #[must_use]
-    pub fn with_readers(self, otlp: bool, prometheus: bool) -> Self {
-        let told = [(Reader::Otlp, otlp), (Reader::Prometheus, prometheus)];
-        let waiting = |(_, reads): (Reader, bool)| AtomicU64::new(if reads { 0 } else { u64::MAX });
-        Self { told: Arc::new(told.map(waiting)), ..self }
+    pub fn with_reader(self, otlp: bool) -> Self {
+        let told = [if otlp { 0 } else { NOBODY }, NOBODY];
+        Self { told: Arc::new(told.map(AtomicU64::new)), ..self }
     }
 
     /// Up to when everybody who reads has been told, `CLOCK_MONOTONIC` nanoseconds.
     pub fn told(&self) -> impl Fn() -> u64 + Send + use<> {
         let told = Arc::clone(&self.told);
-        move || told.iter().map(|told| told.load(Ordering::Relaxed)).min().unwrap_or(u64::MAX)
+        move || told.iter().map(|told| told.load(Ordering::Relaxed)).min().unwrap_or(NOBODY)
     }
 
     /// This reader has been told this.
     pub fn mark_told(&self, reader: Reader, snapshot: &Snapshot) {
-        self.told[reader as usize].fetch_max(snapshot.status.time_ns, Ordering::Relaxed);
+        let (told, time_ns) = (&self.told[reader as usize], snapshot.status.time_ns);
+        if told.compare_exchange(NOBODY, time_ns, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            told.fetch_max(time_ns, Ordering::Relaxed);
+        }
     }
 
     /// Everything at one moment, the last one: what is not looked up yet is looked up now, which may take a moment.
     pub(super) fn take_last(&self) -> Snapshot {
-        self.take_with(|owners, cgroup| owners.directory.resolve(cgroup).map_or(Known::Host, Known::Of))
+        // All that there is has been heard of.
+        let heard = Instant::now();
+        self.take_with(|owners, cgroup| owners.directory.resolve(cgroup, heard).map_or(Known::Host, Known::Of))
     }
 
     /// Everything at one moment.
@@ -144,5 +153,34 @@ impl Source {
             }),
             points: self.points.as_ref().map(|(points, exporter)| (points(), *exporter)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::Status;
+
+    fn at(time_ns: u64) -> Snapshot {
+        Snapshot { status: Arc::new(Status { time_ns, ..Status::default() }), ..Snapshot::default() }
+    }
+
+    #[test]
+    fn a_reader_is_waited_for_from_when_it_reads() {
+        let source = |otlp| Source::new(Arc::default(), Arc::default(), None).with_reader(otlp);
+        let (alone, told) = (source(true), source(true).told());
+        assert_eq!((alone.told()(), told()), (0, 0), "OTLP's endpoint has been told nothing yet");
+        alone.mark_told(Reader::Otlp, &at(10));
+        assert_eq!(alone.told()(), 10, "nobody has ever scraped");
+        alone.mark_told(Reader::Prometheus, &at(7));
+        assert_eq!(alone.told()(), 7);
+        alone.mark_told(Reader::Prometheus, &at(30));
+        alone.mark_told(Reader::Prometheus, &at(20));
+        assert_eq!(alone.told()(), 10, "scrapes may overtake each other");
+
+        let scraped = source(false);
+        assert_eq!(scraped.told()(), NOBODY);
+        scraped.mark_told(Reader::Prometheus, &at(5));
+        assert_eq!(scraped.told()(), 5);
     }
 }

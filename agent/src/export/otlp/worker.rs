@@ -8,19 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::line::Line;
 use super::link::Link;
+use super::pause::Pauses;
 use super::queue::{Batch, Queue};
 use super::words::plain;
 use crate::priority;
 
 /// The outlet looks around about so often.
 const TICK: Duration = Duration::from_secs(1);
-/// Pauses after a failed attempt: from this, doubled each time,
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// Longest pause that an endpoint may ask for. Whoever asks for more is more likely to be wrong than to mean it.
-pub(super) const LONGEST_ASKED: Duration = Duration::from_hours(1);
 
 /// What the endpoint says of a request that it took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,7 +108,7 @@ pub(super) fn spawn<O: Outlet>(
 
 fn run<O: Outlet>(queue: &Queue<O::Line>, link: &Link, delay: Duration, outlet: &mut O) {
     let mut batch = Batch::default();
-    let mut pause = FIRST_PAUSE;
+    let mut pauses = Pauses::new();
     loop {
         let mut left = delay;
         while left > TICK && !queue.is_due_within(TICK) {
@@ -141,21 +135,20 @@ fn run<O: Outlet>(queue: &Queue<O::Line>, link: &Link, delay: Duration, outlet: 
                     link.answered(rejected, &message);
                     queue.rejected(&mut batch, rejected);
                     queue.exported(&mut batch, items - rejected);
-                    pause = FIRST_PAUSE;
+                    pauses = Pauses::new();
                 }
                 Err(Failure::Rejected(why)) => {
                     link.refused(&why);
                     queue.rejected(&mut batch, items);
-                    pause = FIRST_PAUSE;
+                    pauses = Pauses::new();
                 }
                 Err(Failure::Retry { why, after }) => {
                     link.failed(&why);
                     queue.put_back(&mut batch);
                     queue.expire(Instant::now());
-                    if !back_off(queue, outlet, pause.max(after.unwrap_or_default().min(LONGEST_ASKED))) {
+                    if !back_off(queue, outlet, pauses.next(after)) {
                         return;
                     }
-                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
@@ -293,7 +286,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_left_alone_for_as_long_as_it_asks() {
-        let asked = FIRST_PAUSE * 2;
+        let asked = Duration::from_secs(2);
         let (queue, accepted) = start(1, 1, vec![away(Some(asked))]);
         let begin = Instant::now();
         offer(&queue, [1]);

@@ -1,6 +1,12 @@
 //! Answers are right, come to whoever cannot wait, and stay.
 
+use std::collections::BTreeSet;
+use std::sync::mpsc::Sender;
+
 use super::*;
+
+/// How long things may wait to be told.
+const WAIT: Duration = Duration::from_hours(1);
 
 /// Finds what it is told to find.
 #[derive(Clone, Debug, Default)]
@@ -17,9 +23,33 @@ impl Told {
 }
 
 impl Find for Told {
-    fn path(&mut self, cgroup: u64, _asked: Instant) -> Option<String> {
+    fn path(&mut self, cgroup: u64, _heard: Instant) -> Option<String> {
         self.0.lock().unwrap().get(&cgroup).cloned()
     }
+}
+
+/// Meets no cgroup on its walks, each of which is told of and then waits for leave.
+struct Walks {
+    last: Option<Instant>,
+    begun: Sender<u64>,
+    leave: Receiver<()>,
+}
+
+impl Find for Walks {
+    fn path(&mut self, cgroup: u64, heard: Instant) -> Option<String> {
+        if self.last.is_none_or(|last| last < heard) {
+            self.last = Some(Instant::now());
+            self.begun.send(cgroup).unwrap();
+            self.leave.recv().unwrap();
+        }
+        None
+    }
+}
+
+fn walking() -> (Directory, Receiver<u64>, SyncSender<()>) {
+    let ((begun, walks), (go, leave)) = (std::sync::mpsc::channel(), sync_channel(QUEUE));
+    let finder = Walks { last: None, begun, leave };
+    (Directory::start_with(Box::new(finder), nowhere(), WAIT).unwrap(), walks, go)
 }
 
 fn nowhere() -> Logs {
@@ -31,7 +61,7 @@ fn directory(paths: &[(u64, &str)]) -> (Directory, Told) {
     for (cgroup, path) in paths {
         told.set(*cgroup, path);
     }
-    (Directory::start_with(Box::new(told.clone()), nowhere()).unwrap(), told)
+    (Directory::start_with(Box::new(told.clone()), nowhere(), WAIT).unwrap(), told)
 }
 
 fn settled(directory: &Directory, cgroup: u64) -> Known {
@@ -71,9 +101,9 @@ fn what_is_noted_is_looked_up() {
 #[test]
 fn who_cannot_wait_is_told_at_once() {
     let (directory, _) = directory(&[(5, "/system.slice/nginx.service")]);
-    let identity = directory.resolve(5).unwrap();
+    let identity = directory.resolve(5, Instant::now()).unwrap();
     assert_eq!(directory.identity(5), Known::Of(identity));
-    assert_eq!(directory.resolve(6), None);
+    assert_eq!(directory.resolve(6, Instant::now()), None);
     assert_eq!((directory.identity(6), directory.unresolved()), (Known::Host, 1));
 }
 
@@ -84,10 +114,10 @@ fn an_answer_stays() {
     told.set(5, "/system.slice/other.service");
     assert_eq!(directory.identity(5), before);
     told.remove(5);
-    assert_eq!((directory.resolve(5).map(Known::Of), directory.unresolved()), (Some(before), 0));
-    assert_eq!(directory.resolve(6), None);
+    assert_eq!((directory.resolve(5, Instant::now()).map(Known::Of), directory.unresolved()), (Some(before), 0));
+    assert_eq!(directory.resolve(6, Instant::now()), None);
     told.set(6, "/system.slice/late.service");
-    assert_eq!(directory.resolve(6), None, "its first spans were told as the host's");
+    assert_eq!(directory.resolve(6, Instant::now()), None, "its first spans were told as the host's");
 }
 
 #[test]
@@ -101,7 +131,7 @@ fn names_are_waited_for_unless_somebody_cannot() {
     let other = ID.replace('f', "0");
     told.set(5, &format!("/kubepods/pod{UID}/{ID}"));
     told.set(6, &format!("/kubepods/pod{UID}/{other}"));
-    let directory = Directory::start_with(Box::new(told.clone()), logs.clone()).unwrap();
+    let directory = Directory::start_with(Box::new(told.clone()), logs.clone(), WAIT).unwrap();
     for cgroup in [5, 6] {
         directory.note(cgroup);
     }
@@ -113,39 +143,113 @@ fn names_are_waited_for_unless_somebody_cannot() {
     told.remove(5);
     told.remove(6);
     let pod = |identity: &Identity| identity.attributes().any(|(key, _)| key == "k8s.pod.name");
-    assert!(!pod(&directory.resolve(6).unwrap()), "no name was there yet");
+    assert!(!pod(&directory.resolve(6, Instant::now()).unwrap()), "no name was there yet");
     std::fs::create_dir_all(logs.pods.join(format!("shop_web_{UID}/nginx"))).unwrap();
     let Known::Of(identity) = settled(&directory, 5) else { panic!("it has an owner") };
     assert!(pod(&identity), "{identity:?}");
-    assert!(!pod(&directory.resolve(6).unwrap()), "an answer stays");
+    assert!(!pod(&directory.resolve(6, Instant::now()).unwrap()), "an answer stays");
     assert_eq!(directory.unresolved(), 0);
+}
+
+fn known(directory: &Directory) -> BTreeSet<u64> {
+    directory.0.read().keys().copied().collect()
+}
+
+/// Sweeps so long after the start.
+fn sweep(directory: &Directory, after: Duration) {
+    directory.0.sweep(&mut **directory.0.finder(), after.as_secs() as u32);
 }
 
 #[test]
 fn only_what_is_gone_and_not_asked_for_is_forgotten() {
     let (directory, told) = directory(&[(5, "/a.service"), (6, "/b.service"), (7, "/c.service")]);
-    let resolve = |cgroup| name(&Known::Of(directory.resolve(cgroup).unwrap())).unwrap();
+    let resolve = |cgroup| name(&Known::Of(directory.resolve(cgroup, Instant::now()).unwrap())).unwrap();
     assert_eq!([5, 6, 7].map(resolve), ["a", "b", "c"]);
     told.remove(5);
     told.remove(6);
-    let shared = &directory.0;
-    let later = KEPT.as_secs() as u32 + 1;
-    shared.now.store(later, Ordering::Relaxed);
-    assert!(directory.note(6), "somebody still asks");
-    shared.sweep(&mut **shared.finder());
-    let left: std::collections::BTreeSet<u64> = shared.read().keys().copied().collect();
-    assert_eq!(left, [6, 7].into());
+    let later = u64::from(directory.0.kept) + 1;
+    directory.0.read()[&6].asked.store(later as u32, Ordering::Relaxed); // somebody still asks
+    sweep(&directory, Duration::from_secs(later));
+    assert_eq!(known(&directory), [6, 7].into());
+}
+
+#[test]
+fn what_waits_longest_still_finds_its_owner() {
+    for wait in [Duration::ZERO, Duration::from_secs(1), WAIT, Duration::from_hours(24 * 7)] {
+        let told = Told::default();
+        told.set(5, "/system.slice/nginx.service");
+        let directory = Directory::start_with(Box::new(told.clone()), nowhere(), wait).unwrap();
+        let before = directory.resolve(5, Instant::now());
+        told.remove(5);
+        // A queue knows ages to a 32nd, and its last request takes a while.
+        sweep(&directory, wait + wait / 32 + KEPT);
+        assert!(before.is_some());
+        assert_eq!(directory.settle(5, Instant::now()), before, "{wait:?}");
+        directory.0.read()[&5].asked.store(0, Ordering::Relaxed);
+        sweep(&directory, wait + wait / 16 + KEPT + Duration::from_secs(2));
+        assert_eq!(known(&directory), BTreeSet::new(), "{wait:?}");
+    }
 }
 
 #[test]
 fn the_directory_is_bounded() {
-    let entry = |asked| Entry { state: State::Settled(None), asked: AtomicU32::new(asked) };
-    let mut known: HashMap<u64, Entry> = (0..LIMIT as u64).map(|id| (id, entry(id as u32))).collect();
-    make_room(&mut known);
-    assert_eq!(known.len(), LIMIT - LIMIT / 8);
-    assert_eq!(known.keys().min(), Some(&(LIMIT as u64 / 8)), "the oldest ones go");
-    make_room(&mut known);
-    assert_eq!(known.len(), LIMIT - LIMIT / 8, "there is room");
+    const LAST: u64 = LIMIT as u64;
+    let share = SHARE as u64;
+    let (directory, told) = directory(&[]);
+    let fill = || {
+        let entry = |id| Entry { state: State::Settled(None), asked: AtomicU32::new(id as u32) };
+        *directory.0.write() = (1..=LAST).map(|id| (id, entry(id))).collect();
+    };
+    // All of them are there: those that nobody has asked for longest go.
+    (1..=LAST).for_each(|id| told.set(id, "/"));
+    fill();
+    directory.resolve(LAST + 1, Instant::now());
+    assert_eq!(known(&directory), (share + 1..=LAST + 1).collect());
+    directory.resolve(LAST + 2, Instant::now());
+    assert_eq!(known(&directory), (share + 1..=LAST + 2).collect(), "there is room");
+    // Some are gone: they go first, however late somebody asked for them.
+    (LAST - 9..=LAST).for_each(|id| told.remove(id));
+    fill();
+    directory.resolve(LAST + 1, Instant::now());
+    let left = (share - 9..=LAST - 10).chain([LAST + 1]);
+    assert_eq!(known(&directory), left.collect());
+    // More are gone than have to go: the oldest of them.
+    (2..=LAST).for_each(|id| told.remove(id));
+    fill();
+    directory.resolve(LAST + 1, Instant::now());
+    assert_eq!(known(&directory), [1].into_iter().chain(share + 2..=LAST + 1).collect());
+}
+
+#[test]
+fn one_walk_is_enough_for_all_that_had_been_heard_of_before_it() {
+    let (directory, walks, go) = walking();
+    (0..QUEUE).for_each(|_| go.send(()).unwrap());
+    let heard = Instant::now();
+    for cgroup in 1..=300 {
+        assert_eq!(directory.settle(cgroup, heard), None);
+    }
+    assert_eq!(walks.try_iter().collect::<Vec<u64>>(), [1]);
+    assert_eq!(directory.settle(301, Instant::now()), None);
+    assert_eq!(walks.try_iter().collect::<Vec<u64>>(), [301], "it may be younger than the first");
+    assert_eq!(directory.unresolved(), 301);
+}
+
+#[test]
+fn a_walk_proves_nothing_of_what_is_noted_while_it_goes() {
+    let (directory, walks, go) = walking();
+    let end = Duration::from_secs(20);
+    assert!(directory.note(1));
+    assert_eq!(walks.recv_timeout(end), Ok(1));
+    assert!((2..=300).all(|cgroup| directory.note(cgroup)));
+    let heard = Instant::now();
+    go.send(()).unwrap();
+    // One walk for all of them, begun when they had been noted.
+    assert_eq!(walks.recv_timeout(end), Ok(2));
+    go.send(()).unwrap();
+    assert_eq!(directory.settle(300, heard), None);
+    assert!((2..=300).all(|cgroup| settled(&directory, cgroup) == Known::Host));
+    assert_eq!(walks.try_iter().count(), 0);
+    assert_eq!(directory.unresolved(), 300);
 }
 
 #[test]

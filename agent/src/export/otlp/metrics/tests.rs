@@ -109,8 +109,8 @@ fn points(metric: &Message) -> Vec<(String, Told)> {
 
 fn names() -> Names {
     let resource = Resource::builder_empty().with_attribute(KeyValue::new("service.name", "synfin")).build();
-    let directory =
-        Directory::start(Logs { pods: "/nowhere".into(), containers: "/nowhere".into() }).expect("a thread");
+    let logs = Logs { pods: "/nowhere".into(), containers: "/nowhere".into() };
+    let directory = Directory::start(logs, Duration::ZERO).expect("a thread");
     let owners = Owners::new(directory, &resource);
     Names::new(&resource, Some(owners), &InstrumentationScope::builder("synfin").build())
 }
@@ -505,16 +505,20 @@ fn what_exceeds_the_budget_is_added_up_and_counted() {
     assert_eq!(reader.series.usage().refused, 100 - room as u64, "each once");
 }
 
-#[test]
-fn many_points_take_several_requests_and_each_comes_once() {
-    let mut stage = Stage::new();
+/// A moment that takes several requests.
+pub(super) fn of_many_owners() -> Snapshot {
     let accounts: Vec<(u64, u64, u64)> = (1..=900).map(|n| (n * 10, n, n)).collect();
-    let mut reader = Reader::new(200_000, Temporality::Delta);
     let mut status = opened(&accounts);
     let full = full().totals.counts;
     status.accounts =
         status.accounts.iter().map(|shared| Shared { value: Arc::new(full.clone()), ..shared.clone() }).collect();
-    let snapshot = stage.take(status);
+    Stage::new().take(status)
+}
+
+#[test]
+fn many_points_take_several_requests_and_each_comes_once() {
+    let mut reader = Reader::new(200_000, Temporality::Delta);
+    let snapshot = of_many_owners();
     let requests = reader.requests(&snapshot);
     assert!(requests.len() > 5, "{}", requests.len());
     // One of them does not arrive: its points, and no others, come again.
@@ -543,5 +547,43 @@ fn one_export_shows_one_moment_and_the_next_a_new_one() {
         board.publish(opened(&[(0, 1, 99)]));
         let read = reader.read(&snapshot);
         assert_eq!(host(&read, OPENED, "network.tcp.handshake.role=client").map(|told| told.value), Some(count as f64));
+    }
+}
+
+#[test]
+fn what_is_looked_up_late_counts_since_it_was_first_heard_of() {
+    let (mut stage, mut reader) = (Stage::new(), Reader::new(20_000, Temporality::Cumulative));
+    reader.read(&stage.take(opened(&[(0, 1, 1)])));
+    let before = stage.now;
+    for count in 1..4 {
+        let read = reader.read(&stage.take(opened(&[(0, 1, 1), (99, 2, count)])));
+        assert!(of_pod(&read, 7, OPENED).is_empty());
+    }
+    stage.found = Some(7);
+    let read = reader.read(&stage.take(opened(&[(0, 1, 1), (99, 2, 4)])));
+    let told = of_pod(&read, 7, OPENED);
+    assert_eq!(told.iter().map(|told| (told.value, told.since)).collect::<Vec<_>>(), [(4.0, before)]);
+}
+
+#[test]
+fn a_clock_that_was_set_back_moves_a_start_once() {
+    for temporality in [Temporality::Cumulative, Temporality::Delta] {
+        let (mut stage, mut reader) = (Stage::new(), Reader::new(20_000, temporality));
+        let mut next = |stage: &mut Stage, count| {
+            let told = reader.read(&stage.take(opened(&[(10, 1, count)])));
+            reader.series.delivered(|_| true);
+            let told = of_pod(&told, 1, OPENED)[0].clone();
+            (told.since, told.at)
+        };
+        next(&mut stage, 1);
+        stage.now -= 1_000 * SECOND;
+        let (since, set_back) = next(&mut stage, 2);
+        assert_eq!(since, set_back, "it counts from then on");
+        for count in 3..6 {
+            let before = stage.now;
+            let (since, at) = next(&mut stage, count);
+            assert_eq!(since, if temporality == Temporality::Delta { before } else { set_back });
+            assert!(at > since);
+        }
     }
 }

@@ -38,7 +38,7 @@ impl Http {
         mut headers: HeaderMap,
     ) -> Result<Self, reqwest::Error> {
         let (packer, timeout) = (Packer::new(signal.compression), signal.timeout);
-        let client = client(&url, credentials, timeout)?;
+        let client = client(&url, credentials, timeout, !headers.is_empty())?;
         let json = (signal.protocol == Protocol::HttpJson).then(|| json::encoder(method));
         let kind = if json.is_some() { "application/json" } else { "application/x-protobuf" };
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -72,8 +72,13 @@ impl Http {
 }
 
 /// A client that reaches `url`. Must be called on a thread that no runtime drives.
-fn client(url: &Url, credentials: &Credentials, timeout: Duration) -> Result<Client, reqwest::Error> {
-    let mut client = Client::builder().timeout(timeout).user_agent(USER_AGENT).redirect(redirects());
+fn client(
+    url: &Url,
+    credentials: &Credentials,
+    timeout: Duration,
+    with_secrets: bool,
+) -> Result<Client, reqwest::Error> {
+    let mut client = Client::builder().timeout(timeout).user_agent(USER_AGENT).redirect(redirects(with_secrets));
     if url.scheme() == "http" {
         // Otherwise the client looks for the system's certificates, and fails in a container that has none.
         client = client.tls_certs_only([]);
@@ -82,14 +87,19 @@ fn client(url: &Url, credentials: &Credentials, timeout: Duration) -> Result<Cli
 }
 
 /// Only those that keep the method. After the others a client asks for a page, and whatever page comes would count as
-/// spans that arrived.
-fn redirects() -> Policy {
+/// spans that arrived. And none to elsewhere `with_secrets`: headers hold keys, which are nobody else's.
+fn redirects(with_secrets: bool) -> Policy {
     const MOST: usize = 5;
-    Policy::custom(|attempt| match attempt.status() {
-        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT if attempt.previous().len() <= MOST => {
-            attempt.follow()
+    Policy::custom(move |attempt| {
+        let stays = attempt.previous().iter().all(|url| url.origin() == attempt.url().origin());
+        match attempt.status() {
+            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
+                if attempt.previous().len() <= MOST && (stays || !with_secrets) =>
+            {
+                attempt.follow()
+            }
+            _ => attempt.stop(),
         }
-        _ => attempt.stop(),
     })
 }
 

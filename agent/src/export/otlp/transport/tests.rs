@@ -120,6 +120,10 @@ fn only_a_redirect_that_keeps_the_request_is_followed() {
     assert!(requests.lock().unwrap().is_empty());
     send(&to("308 Permanent Redirect")).unwrap();
     assert!(requests.lock().unwrap()[0].0.starts_with("post /other "));
+    let mut with_key = to("308 Permanent Redirect");
+    with_key.headers = [("x-api-key".to_owned(), "secret".to_owned())].into();
+    assert!(is_final(&send(&with_key)), "the key is for the endpoint alone");
+    assert_eq!(requests.lock().unwrap().len(), 1);
 }
 
 #[test]
