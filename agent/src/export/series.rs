@@ -328,3 +328,6 @@ impl<T: Tell> Teller<'_, T> {
         self.to.point(self.metric, point)
     }
 }
+
+#[cfg(test)]
+mod tests;
