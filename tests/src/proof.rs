@@ -90,6 +90,10 @@ impl Played {
             rows.push(("TcpAttemptFails", recording.attempt_fails(netns)?));
             rows.push(("TcpRetransSegs", recording.segments(netns)));
             rows.push(("TcpExtTCPFastRetrans", recording.segments_sent_again(netns, "fast")));
+            if !self.expected.probes_send_new_data {
+                // So what is left of TcpRetransSegs was sent again because a timer ran out.
+                rows.push(("TcpExtTCPLossProbes", recording.segments_sent_again(netns, "tail_loss_probe")));
+            }
             let (sent, received) = (recording.resets(netns, "transmit"), recording.resets(netns, "receive"));
             if kernel::announces_every_reset()? {
                 rows.push(("TcpOutRsts", sent));

@@ -40,10 +40,12 @@ ends! {
     refused
     reset_by_client
     reset_by_server
+    segment_lost
     self_connect
     simultaneous_close
     simultaneous_open
     syn_cookies
+    tail_lost
     third_ack_lost
 }
 

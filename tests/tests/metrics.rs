@@ -1,18 +1,25 @@
 //! How metrics are told: totals or differences, with which buckets, of whom, and within which bounds; before the kernel's counters.
+//! And what they say of sockets that are there now, before `ss`.
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr, TcpStream},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use synfin_tests::{
-    load,
+    crowd::Crowd,
+    deadline, load,
+    netns::Netns,
     otlp::{Receiver, judge::Judge, metrics::Manner},
     prometheus::{OPEN_METRICS, address, promtool, scrape},
-    scenario::{open, reset},
+    puppet::{CHATTER, COMPLETING, Port},
+    scenario::{loss, open, reset},
+    sock, ss,
     stage::{Family, Link, Side, Stage},
+    state::State,
     synfin::Synfin,
     witness::nstat::Counters,
 };
@@ -239,4 +246,218 @@ fn a_budget_of_series_keeps_sums_exact() -> Result<()> {
 /// A refused series of a metric that tells of refusals is refused too.
 fn sum_of_overflow(judge: &Judge) -> f64 {
     judge.series.sum("synfin.metrics.series", &[("otel.metric.overflow", "true")])
+}
+
+/// Why segments were sent again, by the kernel's counters of each cause; what is left of them all was due to a timer.
+///
+/// The kernel skips a program that interrupts another one, and counts that. Then a segment may be missing, and the play is repeated: one
+/// without it must agree in everything.
+#[test]
+fn retransmits_by_cause() -> Result<()> {
+    for _ in 0..5 {
+        let (wrong, skipped) = causes()?;
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        ensure!(skipped > 0.5, "{}", wrong.join("\n"));
+    }
+    anyhow::bail!("the kernel skipped programs of the agent in each of five plays")
+}
+
+/// Plays once; gives what is told otherwise than the kernel counted it, and how often the kernel skipped a program.
+fn causes() -> Result<(Vec<String>, f64)> {
+    let stage = Stage::new(Family::V6, Link::Wire)?;
+    let receiver = Receiver::start()?;
+    let endpoint = receiver.endpoint();
+    let counters = || stage.namespaces().into_iter().map(Counters::of).collect::<Result<Vec<_>>>();
+    let before = counters()?;
+    let synfin = Synfin::serve_with(stage.namespaces(), &["--otlp-endpoint", &endpoint], &variables(&[]))?;
+    // None of them lets a probe send new data, which the kernel would count too.
+    for play in [loss::segment, loss::tail, loss::tail, loss::fin, loss::third_ack] {
+        play(&stage)?;
+    }
+    synfin.terminate()?;
+    let now = counters()?;
+    let growth = |name: &str| now.iter().zip(&before).map(|(now, before)| now.since(before).get(name)).sum::<u64>();
+    let [all, fast, probes] = ["TcpRetransSegs", "TcpExtTCPFastRetrans", "TcpExtTCPLossProbes"].map(growth);
+    // The play must show what it is for: the SYN-ACK is sent again by a timer.
+    ensure!(fast >= 1 && probes >= 2 && all > fast + probes, "{all} segments sent again, {fast} fast, {probes} probes");
+    receiver.look(|judge| {
+        judge.verdict()?;
+        let told = |wanted: &[(&str, &str)]| judge.series.sum("system.network.tcp.retransmits", wanted);
+        let by_cause = |cause| told(&[("network.tcp.retransmit.type", cause)]);
+        let rows = [
+            ("in all", told(&[]), all),
+            ("fast", by_cause("fast"), fast),
+            ("tail_loss_probe", by_cause("tail_loss_probe"), probes),
+            ("timeout", by_cause("timeout"), all - fast - probes),
+        ];
+        let differs = |(_, told, counted): &(&str, f64, u64)| (told - *counted as f64).abs() > 0.5;
+        let tell = |(cause, told, counted)| format!("{cause}: {told} told, the kernel counted {counted}");
+        let skipped = judge.series.sum("synfin.events.lost", &[("synfin.loss.reason", "recursion")]);
+        Ok((rows.into_iter().filter(differs).map(tell).collect(), skipped))
+    })
+}
+
+/// Age of what is old, seconds: twice [`LATE`] and more, so that what is told late is not taken for what is told of younger ones.
+const OLD: f64 = 20.0;
+/// How late an age may be told, seconds: a census each five seconds, on a busy machine.
+const LATE: f64 = 9.0;
+/// Longest time until something is old and told so, or until its end is told: CLOSE_WAIT is as of the last twenty seconds.
+const AGEING: Duration = Duration::from_mins(1);
+/// Bytes that are not acknowledged, and bytes that are not read.
+const UNANSWERED: &[u8] = &[7; 5000];
+const UNREAD: &[u8] = &[7; 1000];
+
+/// How old the oldest connection in CLOSE_WAIT and the oldest half-open one are, and the queues of connections and listeners.
+#[test]
+fn ages_and_queues() -> Result<()> {
+    let mut crowd = Crowd::new()?;
+    let (netns, side) = (crowd.netns.clone(), crowd.side(Family::V4));
+    let receiver = Receiver::start()?;
+    let endpoint = receiver.endpoint();
+    let soon = variables(&[("SYNFIN_CENSUS_INTERVAL", "5s")]);
+    let synfin = Synfin::serve_with([&netns], &["--otlp-endpoint", &endpoint], &soon)?;
+    let busy = crowd.listen(Family::V4, 0, 100)?.port();
+    crowd.listen(Family::V4, 0, 50)?;
+
+    let from = Instant::now();
+    crowd.knock(Family::V4, busy, 2000, 1)?;
+    let old = left_behind(&side)?;
+    await_states(&netns, 1, 1)?;
+    let oldest = Born { from, to: Instant::now() };
+    await_told(&receiver, "what is old", |judge| {
+        let ages = [half_open_age(judge, &netns, busy)?, close_wait_age(judge)?];
+        ensure!(ages.iter().all(|age| *age >= OLD), "{ages:?} s");
+        ages.into_iter().try_for_each(|age| oldest.has_age(age))
+    })?;
+
+    // Younger ones change nothing about the oldest. And nothing of what comes is read, accepted or acknowledged.
+    let from = Instant::now();
+    crowd.knock(Family::V4, busy, 2001, 4)?;
+    crowd.knock(Family::V4, busy, COMPLETING, 7)?;
+    crowd.connect(Port::Deaf, 3, |_, socket| {
+        (&socket).write_all(UNANSWERED)?;
+        Ok(Some(socket))
+    })?;
+    crowd.connect(Port::Chatty, 3, |_, socket| Ok(Some(socket)))?;
+    let young = left_behind(&side)?;
+    await_states(&netns, 5, 2)?;
+    let younger = Born { from, to: Instant::now() };
+    await_told(&receiver, "the queues that ss shows", |judge| {
+        queues(judge, &netns)?;
+        oldest.has_age(half_open_age(judge, &netns, busy)?)?;
+        oldest.has_age(close_wait_age(judge)?)
+    })?;
+    // The play must show what it is for.
+    let rows = ss::all(&netns)?;
+    let listener = rows.iter().find(|row| row.state == State::Listen && row.port == busy).context("the listener")?;
+    ensure!((listener.receive_queue, listener.send_queue) == (7, 100), "{listener:?}");
+    let least = (2 * UNREAD.len() + 3 * CHATTER, 3 * UNANSWERED.len());
+    let (unread, unanswered) = bytes(&rows);
+    ensure!(unread >= least.0 as u64 && unanswered >= least.1 as u64, "{unread} and {unanswered} bytes, not {least:?}");
+
+    drop(old);
+    await_told(&receiver, "what is left in CLOSE_WAIT", |judge| younger.has_age(close_wait_age(judge)?))?;
+    drop(young);
+    await_told(&receiver, "nobody in CLOSE_WAIT", |judge| {
+        let age = close_wait_age(judge)?;
+        ensure!(age.abs() < f64::EPSILON, "{age} s");
+        Ok(())
+    })?;
+    synfin.terminate()?;
+    receiver.look(Judge::verdict)
+}
+
+/// Something began between these moments.
+#[derive(Clone, Copy)]
+struct Born {
+    from: Instant,
+    to: Instant,
+}
+
+impl Born {
+    /// Fails unless something is told to be as old as it is, or was a moment ago.
+    fn has_age(self, told: f64) -> Result<()> {
+        let (least, most) = (self.to.elapsed().as_secs_f64() - LATE, self.from.elapsed().as_secs_f64());
+        ensure!((least..=most).contains(&told), "{told} s told of what is {least} to {most} s old");
+        Ok(())
+    }
+}
+
+/// A connection whose client has sent something and closed, and whose server has not heard of it: it is in CLOSE_WAIT until it is dropped.
+fn left_behind(side: &Side) -> Result<TcpStream> {
+    let (listener, address) = sock::listen(side, 1)?;
+    let mut client = sock::connect(side, address)?;
+    client.write_all(UNREAD)?;
+    sock::accept(&listener)
+}
+
+/// Waits until so many connections are half open, and so many in CLOSE_WAIT.
+fn await_states(netns: &Netns, half_open: usize, close_wait: usize) -> Result<()> {
+    deadline::until("the sockets of the play", || {
+        let rows = ss::all(netns)?;
+        let count = |state| rows.iter().filter(|row| row.state == state).count();
+        Ok(((count(State::SynReceived), count(State::CloseWait)) == (half_open, close_wait)).then_some(()))
+    })
+}
+
+/// Waits until what has been told is right; fails with what was wrong at the end.
+fn await_told(receiver: &Receiver, what: &str, right: impl Fn(&Judge) -> Result<()>) -> Result<()> {
+    receiver
+        .await_received(AGEING, what, |judge| right(judge).is_ok())
+        .with_context(|| format!("{:?}", receiver.look(&right)))
+}
+
+/// Of the owner that has the oldest: the others, and the host where it has none, are told as 0.
+fn close_wait_age(judge: &Judge) -> Result<f64> {
+    let ages = judge.series.points("system.network.tcp.close_wait.age").map(|point| point.value);
+    ages.reduce(f64::max).context("no age of CLOSE_WAIT")
+}
+
+/// Of the only listener of the namespace that has half-open connections.
+fn half_open_age(judge: &Judge, netns: &Netns, port: u16) -> Result<f64> {
+    let here = |attributes: &BTreeMap<String, String>| {
+        attributes.get("linux.netns.inode").is_some_and(|inode| *inode == netns.inode().to_string())
+    };
+    let points = judge.series.points("system.network.tcp.half_open.age").filter(|point| here(&point.attributes));
+    let ages: Vec<_> = points.map(|point| (point.attributes.get("network.local.port"), point.value)).collect();
+    let port = port.to_string();
+    let [(told, age)] = ages[..] else { anyhow::bail!("{ages:?}, and port {port} alone has half-open connections") };
+    ensure!(told == Some(&port), "{ages:?}, not of port {port}");
+    Ok(age)
+}
+
+/// Bytes that connections have not read, and that have not been acknowledged to them.
+fn bytes(rows: &[ss::Row]) -> (u64, u64) {
+    let sums = ss::sums(rows);
+    (sums.values().map(|sum| sum.receive_queue).sum(), sums.values().map(|sum| sum.send_queue).sum())
+}
+
+/// Fails unless all queues of the namespace are told as `ss` shows them.
+fn queues(judge: &Judge, netns: &Netns) -> Result<()> {
+    let (rows, inode) = (ss::all(netns)?, netns.inode().to_string());
+    let told = |metric: &str, key: &str, value: &str| {
+        let wanted = [("linux.netns.inode", inode.as_str()), (key, value)];
+        judge.series.sum(&format!("system.network.tcp.{metric}"), &wanted)
+    };
+    let (unread, unanswered) = bytes(&rows);
+    let mut wanted = vec![
+        ("bytes to be read".to_owned(), told("queue.usage", "network.io.direction", "receive"), unread),
+        ("bytes to be acknowledged".to_owned(), told("queue.usage", "network.io.direction", "transmit"), unanswered),
+    ];
+    for listener in rows.iter().filter(|row| row.state == State::Listen) {
+        let port = listener.port.to_string();
+        let of_port = |metric: &str| told(metric, "network.local.port", &port);
+        let half_open = rows.iter().filter(|row| row.state == State::SynReceived && row.port == listener.port).count();
+        wanted.extend([
+            (format!("waiting at {port}"), of_port("accept_queue.usage"), listener.receive_queue),
+            (format!("most that may wait at {port}"), of_port("accept_queue.limit"), listener.send_queue),
+            (format!("half open at {port}"), of_port("half_open.count"), half_open as u64),
+        ]);
+    }
+    let differs = |(_, told, shown): &&(String, f64, u64)| (told - *shown as f64).abs() > 0.5;
+    let wrong: Vec<_> = wanted.iter().filter(differs).collect();
+    ensure!(wrong.is_empty(), "told and shown by ss: {wrong:?}");
+    Ok(())
 }

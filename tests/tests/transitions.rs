@@ -44,10 +44,12 @@ prove! {
     refused
     reset_by_client
     reset_by_server
+    segment_lost
     self_connect
     simultaneous_close
     simultaneous_open
     syn_cookies
+    tail_lost
     third_ack_lost
     timed_out
 }

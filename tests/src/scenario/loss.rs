@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::{
     ACCEPT, CLOSE_FIRST, CLOSE_SECOND, Ends, Expected, First, LISTENER, OPEN, close::one_after_the_other, pair,
@@ -14,10 +14,13 @@ use crate::{
     sock,
     stage::Stage,
     wire::{End, Fate},
+    witness::nstat::Counters,
 };
 
 /// Enough for many segments, little enough for a fresh socket's buffer.
 const BYTES: usize = 40_000;
+/// Enough for some segments, little enough for a fresh connection to send without waiting for an answer.
+const FLIGHT: usize = 8000;
 
 /// The first flight of data is lost; it is sent again, several segments at a time.
 pub fn data(stage: &Stage) -> Result<Expected> {
@@ -32,6 +35,48 @@ pub fn data(stage: &Stage) -> Result<Expected> {
         writer.join().ok().context("the writer panicked")??;
         Ok(())
     })?;
+    let end = one_after_the_other(&stage.client, pair.client, pair.server)?;
+    drop(pair.listener);
+    stage.await_quiet()?;
+    let mut expected = closed_by_client_after_loss(stage, end, true);
+    expected.probes_send_new_data = true;
+    Ok(expected)
+}
+
+/// The first of some segments is lost, once: what comes of the others makes the kernel send it again, before any timer runs out.
+pub fn segment(stage: &Stage) -> Result<Expected> {
+    one_of_a_flight(stage, |sent, _| sent == 0, "TcpExtTCPFastRetrans")
+}
+
+/// The last of some segments is lost, once: no answer tells of it, so that the kernel sends it again as a probe.
+pub fn tail(stage: &Stage) -> Result<Expected> {
+    one_of_a_flight(stage, |sent, payload| sent + payload == FLIGHT, "TcpExtTCPLossProbes")
+}
+
+/// Of segments that leave together one is lost, chosen by the bytes that were sent before it and by its own; which must make this
+/// counter of the kernel grow.
+fn one_of_a_flight(stage: &Stage, lost: fn(usize, usize) -> bool, counter: &str) -> Result<Expected> {
+    let mut pair = pair(stage)?;
+    // A round trip, so that the kernel knows how long to wait for an answer.
+    pair.client.write_all(b"question")?;
+    pair.server.read_exact(&mut [0; 8])?;
+    pair.server.write_all(b"answer")?;
+    pair.client.read_exact(&mut [0; 6])?;
+    let before = Counters::of(&stage.client.netns)?;
+    let mut sent = 0;
+    stage.wire()?.rule(move |segment| {
+        if segment.from != End::Client || segment.payload == 0 {
+            return Fate::Pass;
+        }
+        let is_lost = lost(sent, segment.payload);
+        sent += segment.payload;
+        if is_lost { Fate::Drop } else { Fate::Pass }
+    });
+    // By one call: no timer can run out between the segments.
+    pair.client.write_all(&[7; FLIGHT])?;
+    pair.server.read_exact(&mut [0; FLIGHT])?;
+    let growth = Counters::of(&stage.client.netns)?.since(&before).get(counter);
+    ensure!(growth > 0, "a segment was lost, and {counter} has not grown: the kernel has found another way");
     let end = one_after_the_other(&stage.client, pair.client, pair.server)?;
     drop(pair.listener);
     stage.await_quiet()?;

@@ -54,6 +54,8 @@ pub const ALL: &[Scenario] = &[
     on(Link::Loopback, "listener_with_pending_children", reset::listener_with_pending),
     on(Link::Loopback, "disconnect_reconnect", reset::disconnect_reconnect),
     on(Link::Wire, "data_lost", loss::data),
+    on(Link::Wire, "segment_lost", loss::segment),
+    on(Link::Wire, "tail_lost", loss::tail),
     on(Link::Wire, "fin_lost", loss::fin),
     on(Link::Wire, "third_ack_lost", loss::third_ack),
     on(Link::Loopback, "fork_child_closes_last", process::fork),
@@ -79,6 +81,9 @@ pub struct Expected {
     pub ended: Vec<Ended>,
     /// Transitions whose process must be named.
     pub owned: Vec<Owned>,
+    /// A tail loss probe may send data that waited for its turn, so that the kernel's count of probes is not that of segments sent
+    /// again by them.
+    pub probes_send_new_data: bool,
 }
 
 /// A connection that ended, as one of its two sockets saw it.
