@@ -3,13 +3,20 @@
 //!
 //! Names are standard ones where there are any, then those of the open proposal for `system.network.tcp.*`
 //! (open-telemetry/semantic-conventions#3682), then ours in the same style. Units are UCUM. A name contains neither its
-//! unit nor `total`: Prometheus adds them. No attribute has values without a bound: peers, ports and owners are the busiest ones, and
-//! what exceeds the budget of series is added up.
+//! unit nor `total`: Prometheus adds them. No attribute has values without a bound ([`KEYS`]): peers, ports and owners are the busiest ones,
+//! and what exceeds the budget of series is added up.
 
-use super::prometheus::names;
+mod markdown;
+
+pub use markdown::markdown;
+
 use super::readings as read;
 use super::readings::{Histograms, Points, View, census};
 use crate::distribution::{CONNECTION_BOUNDS, HANDSHAKE_BOUNDS, RTT_BOUNDS, STATE_BOUNDS};
+use crate::event::{Cause, EventKind, State};
+use crate::ledger::{End, Role};
+use crate::probes::PROBES;
+use crate::rung::Rung;
 
 /// A metric.
 #[derive(Clone, Copy, Debug)]
@@ -329,84 +336,79 @@ pub const CATALOGUE: &[Metric] = &[
         "Time since the programs were attached."),
 ];
 
-/// docs/METRICS.md.
-pub fn markdown() -> String {
-    use std::fmt::Write as _;
-
-    let mut text = String::from(HEAD);
-    for metric in CATALOGUE {
-        let attributes: Vec<_> = metric.attributes.iter().map(|key| format!("`{key}`")).collect();
-        // Writing to a String cannot fail.
-        _ = writeln!(
-            text,
-            "| `{}` | `{}` | {} | `{}` | {} | {} | {} |",
-            metric.name,
-            names::series(metric),
-            metric.instrument.name(),
-            metric.unit,
-            metric.scope.name(),
-            attributes.join(", "),
-            metric.description,
-        );
-    }
-    text.push_str(TAIL);
-    for Metric { name, instrument, .. } in CATALOGUE {
-        if let Instrument::Histogram(bounds, _) = instrument {
-            let bounds: Vec<_> = bounds.iter().map(f64::to_string).collect();
-            _ = writeln!(text, "* `{name}`: {}", bounds.join(", "));
-        }
-    }
-    text
+/// An attribute of metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Name.
+    pub name: &'static str,
+    /// How many values one metric may have of it, in one resource.
+    pub most: Most,
+    /// What it says, for people.
+    pub meaning: &'static str,
 }
 
-const HEAD: &str = "\
-<!-- Written from agent/src/export/catalogue.rs: `UPDATE=1 cargo test -p synfin metrics_md` -->
-# Metrics
+/// A bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Most {
+    /// So many.
+    Values(usize),
+    /// As many as settings say.
+    Settings(&'static str),
+    /// As many as the kernel knows.
+    Kernel(&'static str),
+}
 
-What synfin sends as OTLP metrics, and answers at `/metrics` (`synfin run --http`). Counters are cumulative from the start of the
-agent, or of what they tell of: an export that fails loses resolution and nothing else. `otlp.metrics_temporality` tells differences instead,
-which come again until they have arrived. All values of one export come from one moment. An attribute that is unknown is absent.
+const fn key(name: &'static str, most: usize, meaning: &'static str) -> Key {
+    Key { name, most: Most::Values(most), meaning }
+}
 
-**Whom they are told of.** Metrics marked *owners* are told of each container, pod and systemd service that owns connections, in its own
-resource ([EVENTS.md](EVENTS.md#resources-of-otlp-in-whose-name-things-are-told)), and of what belongs to none of them in the host's (the agent's). A
-connection counts for one of them, so that the sum over all resources is that of the host. For Prometheus, which knows one resource, the owner's
-attributes are labels: sum over them for the host. Of an owner a series is there from its first count on, and goes when nothing was heard of
-the owner for 15 minutes (or two intervals of export) and everybody who reads has been told all of it (an endpoint that is away is waited for for an hour, and so is
-whoever has scraped once); should it come back, it counts from zero, with a new start time. An owner that is not looked up yet (some moments, with names of pods two
-seconds at most) is told with the first export after that, with what it has counted since it was first heard of.
-`otlp.resources: host` tells all of it as the host's.
-
-**Bounds.** A reader is told at most `metrics.series` series (20,000). What finds no room is added up in one series of its metric, with
-`otel.metric.overflow` as its only attribute: sums stay exact (gauges do not add up and are left out), and
-`synfin.metrics.series.refused` counts them. A quarter is out of the owners' reach: it is for the host and the agent itself. 1,024 cgroups have counts of their own; those of further ones are
-told by that series too (with `otlp.resources: host`, as the host's).
-
-**Histograms** have the bounds below, or exponential buckets where `otlp.metrics_histograms` asks for them (at most 160, as OpenTelemetry's SDKs
-have them). In both, exemplars lead to spans.
-
-The names for Prometheus are those that OpenTelemetry's rules make of the OTLP ones, so that it does not matter by which way a
-series came: dots become underscores in names and attributes, units become words, counters end in `_total`. Each series has the
-labels `otel_scope_name`, `otel_scope_version` and `otel_scope_schema_url`, and `target_info` has the attributes of the resource.
-OpenMetrics is answered to those who ask for it, with examples for the buckets of histograms: `trace_id` and `span_id` of the slowest
-connection of about the last minute, of those whose spans are exported; the text format 0.0.4 to
-all others.
-
-| metric | Prometheus | instrument | unit | of | attributes | meaning |
-|---|---|---|---|---|---|---|
-";
-
-const TAIL: &str = "
-Ids, addresses, processes and owners of single connections are in the spans.
-
-## Bounds of the histograms, in seconds
-
-";
+/// Every attribute of the catalogue, with its bound: none has values without one.
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    key("error.type", 136, "Why a handshake failed: `connection_refused`, `timed_out`, `connection_reset`, `aborted`, an errno of \
+         connect(2) or `_OTHER`. Why telemetry was lost: the description of the metric says which."),
+    key("linux.cgroup.id", census::PLACES, "Id of the cgroup of sockets (cgroup v2: the inode of its directory); of those with the most sockets."),
+    key("linux.netns.inode", census::LISTENERS, "Inode of the network namespace; of those with the most sockets, listeners or ports taken."),
+    key("network.connection.end", End::ALL.len(), "How a connection ended (EVENTS.md)."),
+    key("network.connection.state", State::ALL.len(), "State by RFC 9293; of a transition the one entered."),
+    key("network.io.direction", 2, "`transmit` or `receive`."),
+    key("network.local.port", census::LISTENERS, "Port of a listener; of the busiest ones."),
+    Key { name: "network.peer.group", most: Most::Settings("`metrics.peers`, as many again that others have pushed out and that are told for a while, and \
+          `other`; or one for each of `metrics.peer_groups` and `other`"), meaning: "Peer by address, or network." },
+    key("network.tcp.close.first", 2, "Who sent the first FIN: `local` or `peer`."),
+    key("network.tcp.handshake.role", Role::ALL.len(), "`client` or `server`."),
+    Key { name: "network.tcp.reset.reason", most: Most::Kernel("the kernel's `enum sk_rst_reason`, some thirty"), meaning: "Why the kernel sent a RST." },
+    key("network.tcp.retransmit.type", Cause::ALL.len(), "Why a segment was sent again."),
+    key("network.tcp.segment.type", 3, "`data` (FIN included), `syn` or `syn_ack`."),
+    key("network.tcp.state.previous", State::ALL.len(), "The state that was left."),
+    key("network.transport", 1, "`tcp`."),
+    key("network.type", 2, "`ipv4` or `ipv6`."),
+    key("otel.component.type", 1, "Kind of the agent's own exporter or queue."),
+    key("synfin.correction.kind", 6, "What the ledger was wrong about."),
+    key("synfin.event.kind", EventKind::ALL.len(), "Kind of events."),
+    key("synfin.health", 3, "`healthy`, `degraded` or `failed`."),
+    key("synfin.loss.reason", 8, "Why events were lost."),
+    key("synfin.probe", PROBES.len(), "A probe (`synfin doctor`)."),
+    key("synfin.probe.rung", Rung::ALL.len(), "How it is attached."),
+    key("synfin.probe.verdict", 6, "What became of it."),
+    key("synfin.reset.socket", 2, "Whether the RST belongs to a socket."),
+    key("synfin.sampling.reason", 2, "What left spans out."),
+    key("synfin.uncounted.reason", 5, "Why sockets are in no count."),
+];
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::{BTreeSet, HashSet};
 
     use super::*;
+
+    #[test]
+    fn each_attribute_has_a_bound_and_is_used() {
+        let names: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+        assert!(names.is_sorted_by(|one, next| one < next), "{names:?}");
+        let used: BTreeSet<_> = CATALOGUE.iter().flat_map(|metric| metric.attributes.iter().copied()).collect();
+        assert_eq!(used.into_iter().collect::<Vec<_>>(), names);
+    }
 
     #[test]
     fn metrics_md_is_the_catalogue() {

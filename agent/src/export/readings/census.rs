@@ -10,13 +10,13 @@ use crate::export::subject::Subject;
 
 /// Namespaces with their cgroups that have rows of their own; the rest is added up in rows without namespace and cgroup, so that sums stay
 /// exact. Each has twenty series of one metric.
-const PLACES: usize = 80;
+pub(in crate::export) const PLACES: usize = 80;
 
 /// Listeners (ports of a namespace) that have rows of their own.
-const LISTENERS: usize = 500;
+pub(in crate::export) const LISTENERS: usize = 500;
 
 /// Namespaces whose ephemeral ports have rows of their own.
-const NAMESPACES: usize = 500;
+pub(in crate::export) const NAMESPACES: usize = 500;
 
 type Place = (u32, u64);
 

@@ -19,11 +19,12 @@ use prost::Message as _;
 use super::super::fixtures::{client, refused};
 use super::*;
 use crate::accounts::Shared;
+use crate::census::{Census, Group, Listener, Place as Namespace};
 use crate::clock::{Clock, Offset};
 use crate::distribution::{Distributions, Place, Shape};
 use crate::event::State;
-use crate::export::catalogue::{CATALOGUE, Metric};
-use crate::export::readings::Snapshot;
+use crate::export::catalogue::{CATALOGUE, KEYS, Metric, Most};
+use crate::export::readings::{Snapshot, census};
 use crate::export::resource::Owners;
 use crate::export::subject::Subjects;
 use crate::export::tests::{BEGAN, full, snapshot};
@@ -256,6 +257,44 @@ fn each_attribute_is_in_the_catalogue() {
         assert_eq!(keys, attributes.iter().copied().collect::<HashSet<_>>(), "{name}");
     }
     assert!(read.keys().all(|(_, name, _)| CATALOGUE.iter().any(|metric| metric.name == *name)));
+}
+
+/// More namespaces, cgroups, ports and reasons than there is room for.
+fn crowded() -> Status {
+    let mut status = full();
+    let mut census = Census::clone(status.census.as_ref().expect("a census"));
+    let (group, listener) = (census.sums.groups[0], census.sums.listeners[0]);
+    census.sums.groups = (1..=1_000)
+        .flat_map(|netns| State::ALL.map(|state| Group { netns, cgroup: u64::from(netns), state, ..group }))
+        .collect();
+    census.sums.listeners =
+        (1..=1_000).map(|netns| Listener { netns, port: netns as u16, cgroup: u64::from(netns), ..listener }).collect();
+    let place = census.places[0].clone();
+    census.places = (1..=1_000).map(|inode| Namespace { inode, ..place.clone() }).collect();
+    status.census = Some(Arc::new(census));
+    status
+}
+
+#[test]
+fn no_attribute_has_more_values_than_the_catalogue_allows() {
+    let mut reader = Reader::new(1_000_000, Temporality::Cumulative);
+    let read = reader.read(&snapshot(Status { times: measured(Shape::Explicit).share(1), ..crowded() }));
+    let mut values: BTreeMap<(&str, &str, &str), BTreeSet<&str>> = BTreeMap::new();
+    for (resource, metric, pairs) in read.keys() {
+        for (key, value) in pairs.split(',').filter_map(|pair| pair.split_once('=')) {
+            values.entry((resource, metric, key)).or_default().insert(value);
+        }
+    }
+    for ((_, metric, key), values) in &values {
+        let bound = KEYS.iter().find(|row| row.name == *key).expect("a key of the catalogue").most;
+        if let Most::Values(most) = bound {
+            assert!(values.len() <= most, "{metric}: {key} has {} values, at most {most} are allowed", values.len());
+        }
+    }
+    // The crowd is one: it reaches the bounds.
+    let largest = |key| values.iter().filter(|((_, _, own), _)| *own == key).map(|(_, values)| values.len()).max();
+    let reached = ["linux.cgroup.id", "linux.netns.inode", "network.local.port"].map(largest);
+    assert_eq!(reached, [Some(census::PLACES), Some(census::LISTENERS), Some(census::LISTENERS)]);
 }
 
 #[test]
