@@ -202,6 +202,8 @@ pub struct Connection {
     pub sequence_pair: Option<(u32, u32)>,
     /// The kernel's measures, latest first.
     pub measures: Option<Measures>,
+    /// The peer's FIN had come when these were taken, so that they count it: not each event has measures.
+    pub fin_measured: bool,
     /// A process that is known to use (or have used) the socket.
     pub owner: Option<Task>,
     /// cgroup v2 id of the socket, 0 where unknown.
@@ -237,6 +239,7 @@ impl Connection {
             reset_reason: None,
             sequence_pair: None,
             measures: None,
+            fin_measured: false,
             owner: None,
             cgroup: 0,
         }
@@ -312,7 +315,7 @@ impl Connection {
 
     /// Bytes that it has carried, by [`crate::event::Direction::index`]: each once, however often it was sent.
     pub fn bytes(&self) -> [u64; 2] {
-        self.measures.map_or([0; 2], |measures| carried(&measures, self.fin_received))
+        self.measures.map_or([0; 2], |measures| carried(&measures, self.fin_measured))
     }
 
     /// Segments that were sent again.

@@ -56,6 +56,7 @@ pub(super) fn note(connection: &mut Connection, event: &Transition) {
     }
     if event.measures.is_some() {
         connection.measures = event.measures;
+        connection.fin_measured = connection.fin_received;
     }
     if old == new {
         return; // close() on a socket in FIN_WAIT_2 reports FIN_WAIT_2 → FIN_WAIT_2; nothing is entered or left

@@ -334,7 +334,7 @@ impl Ledger {
         let Some(now) = now else { return };
         let connection = self.table.get(slot);
         let before = match connection.measures {
-            Some(before) => carried(&before, connection.fin_received),
+            Some(before) => carried(&before, connection.fin_measured),
             None if connection.birth_seen => [0; 2],
             None => return, // what it carried before it was known is not this agent's to count
         };

@@ -259,7 +259,10 @@ impl Ledger {
         connection.fin_received |= has_fin(to);
         learn(&mut connection.ends, &socket.ends);
         connection.closed_first = connection.closed_first.or(closer(to));
-        connection.measures = socket.measures.or(connection.measures);
+        if socket.measures.is_some() {
+            connection.measures = socket.measures;
+            connection.fin_measured = connection.fin_received;
+        }
         connection.owner = connection.owner.or_else(|| owners.get(&socket.inode).copied());
         if connection.cgroup == 0 {
             connection.cgroup = socket.cgroup;
@@ -288,6 +291,7 @@ impl Ledger {
         connection.fin_received = has_fin(socket.state);
         connection.closed_first = closer(socket.state);
         connection.measures = socket.measures;
+        connection.fin_measured = connection.fin_received;
         connection.owner = owners.get(&socket.inode).copied();
         connection.cgroup = socket.cgroup;
         let slot = self.insert(&connection);

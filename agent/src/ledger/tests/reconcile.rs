@@ -127,6 +127,41 @@ fn bytes_count_once_from_when_the_connection_is_known() {
     }
 }
 
+/// The FIN counts as a byte in the kernel's measures, and comes with an event that has none.
+#[test]
+fn a_fin_is_no_byte_whenever_it_is_measured() {
+    for is_listed_meanwhile in [false, true] {
+        let mut stage = Stage::new(10);
+        let mut life = closed_by_peer(accepted(2));
+        let (ends, cookie) = (ends(&life), life.cookie);
+        let list = |stage: &mut Stage, state, bytes_received| {
+            stage.now_ns += SECOND;
+            stage.ledger.begin_comparison(stage.now_ns);
+            let measures = Some(Measures { bytes_received, ..Measures::default() });
+            stage.ledger.compare(&[Socket { measures, ..socket(ends, state, stage.now_ns) }], &HashMap::new());
+            stage.ledger.end_comparison(&[NETNS]);
+        };
+        list(&mut stage, Established, 1_000);
+        life.steps.retain(
+            |step| matches!(&step.event, Event::Transition(event) if event.old != Listen && event.new != Established),
+        );
+        for step in &mut life.steps {
+            if let Event::Transition(event) = &mut step.event {
+                event.measures =
+                    (event.new == Closed).then(|| Measures { bytes_received: 1_101, ..Measures::default() });
+            }
+        }
+        if is_listed_meanwhile {
+            stage.play_to(&mut life, CloseWait);
+            list(&mut stage, CloseWait, 1_101);
+        }
+        stage.play(life);
+        stage.settle();
+        assert_eq!(stage.ledger.totals().counts.bytes[Direction::Receive.index()], 100);
+        assert_eq!(stage.only(cookie).connection.bytes()[Direction::Receive.index()], 1_100);
+    }
+}
+
 #[test]
 fn a_second_listing_changes_nothing() {
     let mut stage = Stage::new(10);

@@ -109,6 +109,7 @@ prop_compose! {
             closed_first,
             simultaneous: flags[1],
             fin_received: false,
+            fin_measured: false,
             orphan: false,
             blind: false,
             left: State::Established,
