@@ -190,7 +190,7 @@ pub const CATALOGUE: &[Metric] = &[
          their sum is the kernel's OutRsts. The reason is the kernel's, for sent ones, where it gives one.").of_owners(),
     counter("system.network.tcp.time_wait.entered", "{connection}",
         &["network.tcp.close.first"], read::time_wait,
-        "Connections that went into TIME_WAIT on this host, by who closed first.").of_owners(),
+        "Connections that went into TIME_WAIT on this host, by who closed first; without the attribute where that was not seen.").of_owners(),
     counter("system.network.tcp.time_wait.reused", "{connection}", &[], census::time_wait_reused,
         "TIME_WAIT sockets whose place a new connection from this host has taken, by the kernel's TWRecycled of each namespace."),
     counter("system.network.tcp.time_wait.ended", "{connection}", &[], census::time_wait_ended,
@@ -204,7 +204,8 @@ pub const CATALOGUE: &[Metric] = &[
     counter("system.network.tcp.peer.retransmits", "{segment}", &["network.peer.group"], read::peer_retransmits,
         "Segments that connections had sent again when they ended."),
     counter("system.network.tcp.peer.io", "By", &["network.peer.group", "network.io.direction"], read::peer_io,
-        "Bytes that connections had carried when they ended, each once however often it was sent."),
+        "Bytes that connections had carried when they ended, each once however often it was sent; of one that is older than the agent all of its \
+         life's, which `system.network.tcp.io` leaves out."),
     histogram("system.network.tcp.peer.rtt.duration", &["network.peer.group"], RTT_BOUNDS, read::peer_round_trips,
         "Smoothed round-trip time (RFC 6298) of connections at their end."),
     // The kernel's own tables (census).
@@ -384,15 +385,15 @@ pub const KEYS: &[Key] = &[
     key("network.transport", 1, "`tcp`."),
     key("network.type", 2, "`ipv4` or `ipv6`."),
     key("otel.component.type", 1, "Kind of the agent's own exporter or queue."),
-    key("synfin.correction.kind", 6, "What the ledger was wrong about."),
-    key("synfin.event.kind", EventKind::ALL.len(), "Kind of events."),
+    key("synfin.correction.kind", 6, "What the ledger was wrong about: `unknown`, `adopted`, `stale_state`, `missed_close`, `gap` or `folded`."),
+    key("synfin.event.kind", EventKind::ALL.len(), "Kind of events: `transition`, `retransmit`, `reset` or `destroy`."),
     key("synfin.health", 3, "`healthy`, `degraded` or `failed`."),
-    key("synfin.loss.reason", 8, "Why events were lost."),
+    key("synfin.loss.reason", 8, "Why events were lost: `ring_full`, `recursion`, `decode`, `unknown_kind`, `version`, `unreadable`, `tally_overflow` or `ledger_full`."),
     key("synfin.probe", PROBES.len(), "A probe (`synfin doctor`)."),
     key("synfin.probe.rung", Rung::ALL.len(), "How it is attached."),
     key("synfin.probe.verdict", 6, "What became of it."),
     key("synfin.reset.socket", 2, "Whether the RST belongs to a socket."),
-    key("synfin.sampling.reason", 2, "What left spans out."),
+    key("synfin.sampling.reason", 2, "What left spans out: `ratio` or `rate_limit`. (On a span the same attribute says why it was kept: EVENTS.md.)"),
     key("synfin.uncounted.reason", 5, "Why sockets are in no count."),
 ];
 

@@ -70,7 +70,10 @@ series came: dots become underscores in names and attributes, units become words
 labels `otel_scope_name`, `otel_scope_version` and `otel_scope_schema_url`, and `target_info` has the attributes of the resource.
 OpenMetrics is answered to those who ask for it, with examples for the buckets of histograms: `trace_id` and `span_id` of the slowest
 connection of about the last minute, of those whose spans are exported; the text format 0.0.4 to
-all others.
+all others. What is answered is what the agent has published last: it does so once a second. `otel.sdk.*` are there where something is exported by OTLP.
+
+Counters by role, end, direction or cause begin at 0 with the host; those whose attributes have many values that mostly never occur (transitions, failures, reasons of resets,
+losses, histograms) begin when the first one is counted, with the start time that OTLP tells and Prometheus does not.
 
 | metric | Prometheus | instrument | unit | of | attributes | meaning |
 |---|---|---|---|---|---|---|
