@@ -130,11 +130,16 @@ fn inode_of(path: &Path) -> Result<u32, NetnsError> {
         return Err(other()); // all namespaces live in one file system, nsfs, and nothing else does
     }
     let file = File::open(path).map_err(open)?;
-    if namespace_type(&file) != libc::CLONE_NEWNET {
+    if !is_one(&file) {
         return Err(other()); // a mount or pid namespace has an inode in nsfs too, and would match nothing
     }
     let inode = file.metadata().map_err(open)?.ino();
     u32::try_from(inode).map_err(|_too_large| other())
+}
+
+/// Whether an open file is one of a network namespace.
+pub fn is_one(file: &File) -> bool {
+    namespace_type(file) == libc::CLONE_NEWNET
 }
 
 /// The network namespace that a socket is in.

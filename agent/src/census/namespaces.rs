@@ -127,11 +127,12 @@ fn inode(path: &Path) -> io::Result<u32> {
     u32::try_from(fs::metadata(path)?.ino()).map_err(io::Error::other)
 }
 
-/// The inode is asked again: between the two calls the path may have come to mean another namespace.
+/// Asked again once it is open: between the two calls the path may have come to mean another namespace, or the empty file that one was
+/// mounted on.
 fn open(path: &Path, inode: u32, name: Option<String>) -> Option<Namespace> {
     let file = File::open(path).ok()?;
     let opened = file.metadata().ok()?.ino();
-    (opened == u64::from(inode)).then_some(Namespace { inode, name, file })
+    (opened == u64::from(inode) && netns::is_one(&file)).then_some(Namespace { inode, name, file })
 }
 
 /// The namespace of a socket of another process.
@@ -177,6 +178,18 @@ fn is_network(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_file_that_a_namespace_was_mounted_on_is_none() {
+        let path = std::env::temp_dir().join(format!("synfin-unmounted-{}", std::process::id()));
+        File::create(&path).unwrap();
+        let inode = inode(&path).unwrap();
+        let opened = open(&path, inode, None);
+        fs::remove_file(&path).unwrap();
+        assert!(opened.is_none());
+        let own = Path::new("/proc/self/ns/net");
+        assert!(open(own, netns::own().unwrap(), None).is_some());
+    }
 
     #[test]
     fn the_own_namespace_is_found() {
