@@ -15,8 +15,6 @@ use super::readings::{Histograms, Points, View, census};
 use crate::distribution::{CONNECTION_BOUNDS, HANDSHAKE_BOUNDS, RTT_BOUNDS, STATE_BOUNDS};
 use crate::event::{Cause, EventKind, State};
 use crate::ledger::{End, Role};
-use crate::probes::PROBES;
-use crate::rung::Rung;
 
 /// A metric.
 #[derive(Clone, Copy, Debug)]
@@ -389,8 +387,8 @@ pub const KEYS: &[Key] = &[
     key("synfin.event.kind", EventKind::ALL.len(), "Kind of events: `transition`, `retransmit`, `reset` or `destroy`."),
     key("synfin.health", 3, "`healthy`, `degraded` or `failed`."),
     key("synfin.loss.reason", 8, "Why events were lost: `ring_full`, `recursion`, `decode`, `unknown_kind`, `version`, `unreadable`, `tally_overflow` or `ledger_full`."),
-    key("synfin.probe", PROBES.len(), "A probe (`synfin doctor`)."),
-    key("synfin.probe.rung", Rung::ALL.len(), "How it is attached."),
+    key("synfin.probe", 6, "A probe (`synfin doctor`)."),
+    key("synfin.probe.rung", 3, "How it is attached."),
     key("synfin.probe.verdict", 6, "What became of it."),
     key("synfin.reset.socket", 2, "Whether the RST belongs to a socket."),
     key("synfin.sampling.reason", 2, "What left spans out: `ratio` or `rate_limit`. (On a span the same attribute says why it was kept: EVENTS.md.)"),
