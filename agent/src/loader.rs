@@ -6,6 +6,7 @@ mod ladder;
 mod memlock;
 mod perf;
 mod refusal;
+mod verifier;
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
@@ -265,7 +266,7 @@ pub fn load_alone(spec: &ProbeSpec) -> anyhow::Result<Ebpf> {
     let mut ebpf = EbpfLoader::new().btf(Some(&btf)).load(OBJECT).context("loading the eBPF object")?;
     let program: &mut BtfTracePoint =
         ebpf.program_mut(spec.name).with_context(|| format!("no program {}", spec.name))?.try_into()?;
-    program.load(spec.tracepoint, &btf).with_context(|| format!("loading {}", spec.name))?;
+    verifier::load(|| program.load(spec.tracepoint, &btf)).with_context(|| format!("loading {}", spec.name))?;
     program.attach().with_context(|| format!("attaching {}", spec.name))?;
     Ok(ebpf)
 }

@@ -1,13 +1,13 @@
 //! Many plain connections: as fast as one thread makes them, or at an even pace.
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use crate::{
     deadline::{PATIENCE, scaled},
@@ -67,7 +67,7 @@ impl Pace {
                 let server = exchange(&client, &listener)?;
                 made.connections += 1;
                 if made.connections.is_multiple_of(self.reset_each) {
-                    reset(client, server)?;
+                    reset(client, &server)?;
                     made.resets += 1;
                 } else {
                     close(client, server)?;
@@ -98,10 +98,8 @@ fn close(mut client: TcpStream, server: TcpStream) -> Result<()> {
 }
 
 /// The client goes away with a RST.
-fn reset(client: TcpStream, mut server: TcpStream) -> Result<()> {
+fn reset(client: TcpStream, server: &TcpStream) -> Result<()> {
     sock::linger_zero(&client)?;
     drop(client);
-    let read = server.read(&mut [0]);
-    ensure!(read.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset), "read() gave {read:?}");
-    Ok(())
+    sock::await_reset(server)
 }

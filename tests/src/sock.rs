@@ -1,12 +1,13 @@
 //! Sockets with the options that the scenarios turn, every call bounded in time.
 
 use std::{
+    io::{self, Read as _},
     net::{SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
-use socket2::{Domain, Protocol, Socket, Type};
+use anyhow::{Context as _, Result, ensure};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::{
     deadline::{PATIENCE, scaled},
@@ -45,7 +46,7 @@ pub fn listen_with(
 /// Opens a connection.
 pub fn connect(side: &Side, to: SocketAddr) -> Result<TcpStream> {
     let socket = socket(side)?;
-    socket.connect(&to.into()).with_context(|| format!("connecting to {to}"))?;
+    dial(&socket, &to.into()).with_context(|| format!("connecting to {to}"))?;
     Ok(socket.into())
 }
 
@@ -54,8 +55,39 @@ pub fn connect_from(side: &Side, from: SocketAddr, to: SocketAddr) -> Result<Tcp
     let socket = socket(side)?;
     socket.set_reuse_address(true)?;
     socket.bind(&from.into()).with_context(|| format!("binding to {from}"))?;
-    socket.connect(&to.into()).with_context(|| format!("connecting to {to}"))?;
+    dial(&socket, &to.into()).with_context(|| format!("connecting to {to}"))?;
     Ok(socket.into())
+}
+
+/// connect() on a socket of [`socket`], to the end of the attempt.
+pub fn dial(socket: &Socket, to: &SockAddr) -> io::Result<()> {
+    again(|| socket.connect(to)) // a second call waits for the attempt that the first one began
+}
+
+/// Repeats a call that was interrupted. On a socket with a timeout, calls end so for each stop and go of the thread, be it that
+/// of a control group which is frozen for a moment, though no signal has a handler (signal(7)).
+pub fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Waits for the FIN of the other end, before which no data may come.
+pub fn await_end(mut stream: &TcpStream) -> Result<()> {
+    let read = again(|| stream.read(&mut [0]));
+    ensure!(matches!(read, Ok(0)), "the end was due, read() gave {read:?}");
+    Ok(())
+}
+
+/// Waits for a RST of the other end, before which no data may come.
+pub fn await_reset(mut stream: &TcpStream) -> Result<()> {
+    let read = again(|| stream.read(&mut [0]));
+    let reset = read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
+    ensure!(reset, "a reset was due, read() gave {read:?}");
+    Ok(())
 }
 
 /// Accepts a connection; it reads and writes with the same bounds.

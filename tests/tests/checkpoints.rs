@@ -182,8 +182,9 @@ fn life<'a>(spans: &'a [Span], whole: &Span) -> Result<Vec<&'a Span>> {
     Ok(checkpoints)
 }
 
-fn end(client: TcpStream, mut server: TcpStream) -> Result<()> {
+fn end(client: TcpStream, server: TcpStream) -> Result<()> {
     drop(client);
-    ensure!(server.read(&mut [0; 16])? == 0, "data after the end");
+    sock::await_end(&server)?;
+    drop(server);
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeSet,
-    io::{ErrorKind, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
 };
 
@@ -183,7 +183,7 @@ fn early(stage: &Stage, listener: &TcpListener, address: SocketAddr, answered_ea
     }
     let socket = sock::socket(&stage.client)?;
     sock::raw::set_tcp_option(&socket, libc::TCP_FASTOPEN_CONNECT, 1)?;
-    socket.connect(&address.into())?;
+    sock::dial(&socket, &address.into())?;
     let mut client = TcpStream::from(socket);
     client.write_all(b"early")?; // with a cookie, connect() only noted the address: this sends the SYN
     let mut server = sock::accept(listener)?;
@@ -239,13 +239,13 @@ impl Road {
 impl Course {
     fn play(self, mut client: TcpStream, mut server: TcpStream) -> Result<()> {
         match self {
-            Self::ClosedByClient => close(client, server),
-            Self::ClosedByServer => close(server, client),
-            Self::ResetByClient => reset(client, server),
-            Self::ResetByServer => reset(server, client),
+            Self::ClosedByClient => close(client, &server),
+            Self::ClosedByServer => close(server, &client),
+            Self::ResetByClient => reset(client, &server),
+            Self::ResetByServer => reset(server, &client),
             Self::HalfClosed => {
                 client.shutdown(Shutdown::Write)?;
-                ensure!(server.read(&mut [0])? == 0, "data after the client had shut its half");
+                sock::await_end(&server)?;
                 server.write_all(b"late")?;
                 drop(server);
                 let mut late = Vec::new();
@@ -257,18 +257,15 @@ impl Course {
     }
 }
 
-fn close(first: TcpStream, mut second: TcpStream) -> Result<()> {
+fn close(first: TcpStream, second: &TcpStream) -> Result<()> {
     drop(first);
-    ensure!(second.read(&mut [0])? == 0, "data after the other end had closed");
-    Ok(())
+    sock::await_end(second)
 }
 
-fn reset(by: TcpStream, mut other: TcpStream) -> Result<()> {
+fn reset(by: TcpStream, other: &TcpStream) -> Result<()> {
     sock::linger_zero(&by)?;
     drop(by);
-    let read = other.read(&mut [0]);
-    ensure!(read.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset), "no reset came: {read:?}");
-    Ok(())
+    sock::await_reset(other)
 }
 
 /// Two agents, one for each end.

@@ -11,7 +11,9 @@ use synfin_common::census as wire;
 use zerocopy::{FromBytes, IntoBytes as _};
 
 use super::filter::FilterMaps;
-use super::{Attachment, Filter, LoadError, OBJECT, Survey, give_memory_back, map, memlock, placed, refusal, survey};
+use super::{
+    Attachment, Filter, LoadError, OBJECT, Survey, give_memory_back, map, memlock, placed, refusal, survey, verifier,
+};
 use crate::census::{Group, Held, Listener, PortSet, Socket, States, Strays, Sums, Walk};
 
 /// The programs and their maps.
@@ -96,7 +98,7 @@ impl Iterators {
         .map_err(LoadError::from)?;
         let mut load = |name, target| {
             iterator(&mut ebpf, name)
-                .and_then(|program| program.load(target, &btf))
+                .and_then(|program| verifier::load(|| program.load(target, &btf)))
                 .map_err(|error| IteratorError::Refused(refusal::of_program(name, &error)))
         };
         load(CENSUS, TCP)?;

@@ -7,7 +7,7 @@ use std::fmt;
 use aya::programs::{BtfTracePoint, Program, ProgramError, RawTracePoint, TracePoint};
 use aya::{Btf, Ebpf};
 
-use super::{memlock, perf, refusal};
+use super::{memlock, perf, refusal, verifier};
 use crate::health::{Cost, Refused, Verdict};
 use crate::probes::ProbeSpec;
 use crate::rung::Rung;
@@ -145,13 +145,13 @@ impl Ladder {
 }
 
 fn attach_typed(program: &mut BtfTracePoint, spec: &ProbeSpec, btf: &Btf) -> Result<Box<dyn Any + Send>, ProgramError> {
-    program.load(spec.tracepoint, btf)?;
+    verifier::load(|| program.load(spec.tracepoint, btf))?;
     let link = program.attach()?;
     Ok(Box::new(program.take_link(link)?))
 }
 
 fn attach_raw(program: &mut RawTracePoint, spec: &ProbeSpec) -> Result<Box<dyn Any + Send>, ProgramError> {
-    program.load()?;
+    verifier::load(|| program.load())?;
     let link = program.attach(spec.tracepoint)?;
     Ok(Box::new(program.take_link(link)?))
 }
@@ -159,7 +159,7 @@ fn attach_raw(program: &mut RawTracePoint, spec: &ProbeSpec) -> Result<Box<dyn A
 fn attach_classic(program: &mut TracePoint, event: &TraceEvent) -> Result<Box<dyn Any + Send>, ProgramError> {
     use std::os::fd::AsFd as _;
 
-    program.load()?;
+    verifier::load(|| program.load())?;
     let link = perf::attach(program.fd()?.as_fd(), event.id).map_err(ProgramError::IOError)?;
     Ok(Box::new(link))
 }

@@ -2,9 +2,10 @@
 //! raised only where the kernel has refused something.
 
 use std::error::Error;
-use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::refusal::has_cause;
 
 /// Does it, and once more with a higher limit when the kernel does not permit it.
 pub(super) fn retry<T, E: Error + 'static>(mut attempt: impl FnMut() -> Result<T, E>) -> Result<T, E> {
@@ -22,9 +23,7 @@ pub(super) fn retry<T, E: Error + 'static>(mut attempt: impl FnMut() -> Result<T
 
 /// EPERM stands for the limit among other things; the kernel does not say which.
 pub(super) fn is_not_permitted(error: &(dyn Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |&error| error.source())
-        .filter_map(|error| error.downcast_ref::<io::Error>())
-        .any(|error| error.raw_os_error() == Some(libc::EPERM))
+    has_cause(error, libc::EPERM)
 }
 
 /// As high as this process may. Answers whether it is higher now.
@@ -52,6 +51,8 @@ fn restore(before: Rlimit) {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[derive(Debug, thiserror::Error)]

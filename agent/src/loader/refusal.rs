@@ -93,6 +93,13 @@ fn with_cause(mut text: String, error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// Whether an error comes from this one of the kernel's.
+pub(super) fn has_cause(error: &(dyn Error + 'static), errno: i32) -> bool {
+    std::iter::successors(Some(error), |&error| error.source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| error.raw_os_error() == Some(errno))
+}
+
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     for source in std::iter::successors(error.source(), |&error| error.source()) {

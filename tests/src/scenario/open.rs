@@ -24,7 +24,7 @@ pub fn refused(stage: &Stage) -> Result<Expected> {
     nobody.bind(&stage.server.at(0).into())?;
     let address = nobody.local_addr()?.as_socket();
     let Some(address) = address else { bail!("bound to something else than an IP address") };
-    match sock::socket(&stage.client)?.connect(&address.into()) {
+    match sock::dial(&sock::socket(&stage.client)?, &address.into()) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
         other => bail!("connecting to a closed port gave {other:?}"),
     }
@@ -44,13 +44,9 @@ pub fn timed_out(stage: &Stage) -> Result<Expected> {
     stage.client.netns.sysctl_if_known("ipv4/tcp_syn_linear_timeouts", "0")?;
     stage.wire()?.rule(|_| Fate::Drop);
     let socket = sock::socket(&stage.client)?;
-    loop {
-        match socket.connect(&stage.server.at(9).into()) {
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => break,
-            // A signal does not end the attempt: connecting again waits for the end of the same one.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => bail!("connecting to a black hole gave {other:?}"),
-        }
+    match sock::dial(&socket, &stage.server.at(9).into()) {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+        other => bail!("connecting to a black hole gave {other:?}"),
     }
     stage.await_quiet()?;
 
@@ -83,7 +79,7 @@ pub fn self_connect(stage: &Stage) -> Result<Expected> {
     let socket = sock::socket(&stage.client)?;
     socket.bind(&stage.client.at(0).into())?;
     let own = socket.local_addr()?;
-    socket.connect(&own)?;
+    sock::dial(&socket, &own)?;
     let mut stream = TcpStream::from(socket);
     stream.write_all(b"to myself")?;
     stream.read_exact(&mut [0; 9])?;
@@ -157,7 +153,7 @@ pub fn fast_open(stage: &Stage) -> Result<Expected> {
     for _ in 0..2 {
         let socket = sock::socket(&stage.client)?;
         sock::raw::set_tcp_option(&socket, libc::TCP_FASTOPEN_CONNECT, 1)?;
-        socket.connect(&address.into())?;
+        sock::dial(&socket, &address.into())?;
         let mut client = TcpStream::from(socket);
         client.write_all(b"early")?; // with a cookie, connect() only noted the address: this sends the SYN
         let mut server = sock::accept(&listener)?;

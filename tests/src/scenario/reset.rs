@@ -1,11 +1,8 @@
 //! Connections that end with a RST.
 
-use std::{
-    io::{self, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-};
+use std::{io::Write as _, net::TcpStream};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::{ACCEPT, Ends, Expected, First, LISTENER, OPEN, RESET, pair};
 use crate::{
@@ -16,8 +13,8 @@ use crate::{
 
 /// The opener closes with data that it never read.
 pub fn by_client(stage: &Stage) -> Result<Expected> {
-    let mut pair = pair(stage)?;
-    close_unread(&stage.client, pair.client, &mut pair.server)?;
+    let pair = pair(stage)?;
+    close_unread(&stage.client, pair.client, &pair.server)?;
     drop(pair.listener);
     stage.await_quiet()?;
     Ok(one_reset(stage, "reset_sent", "reset_received"))
@@ -25,8 +22,8 @@ pub fn by_client(stage: &Stage) -> Result<Expected> {
 
 /// The accepting end closes with data that it never read.
 pub fn by_server(stage: &Stage) -> Result<Expected> {
-    let mut pair = pair(stage)?;
-    close_unread(&stage.server, pair.server, &mut pair.client)?;
+    let pair = pair(stage)?;
+    close_unread(&stage.server, pair.server, &pair.client)?;
     drop(pair.listener);
     stage.await_quiet()?;
     Ok(one_reset(stage, "reset_received", "reset_sent"))
@@ -34,10 +31,10 @@ pub fn by_server(stage: &Stage) -> Result<Expected> {
 
 /// The opener closes with SO_LINGER 0.
 pub fn linger_zero(stage: &Stage) -> Result<Expected> {
-    let mut pair = pair(stage)?;
+    let pair = pair(stage)?;
     sock::linger_zero(&pair.client)?;
     drop(pair.client);
-    await_reset(&mut pair.server)?;
+    sock::await_reset(&pair.server)?;
     drop(pair.listener);
     stage.await_quiet()?;
     Ok(one_reset(stage, "reset_sent", "reset_received"))
@@ -46,12 +43,12 @@ pub fn linger_zero(stage: &Stage) -> Result<Expected> {
 /// A listener closes while two connections wait to be accepted.
 pub fn listener_with_pending(stage: &Stage) -> Result<Expected> {
     let (listener, address) = sock::listen(&stage.server, 16)?;
-    let mut clients = [sock::connect(&stage.client, address)?, sock::connect(&stage.client, address)?];
+    let clients = [sock::connect(&stage.client, address)?, sock::connect(&stage.client, address)?];
     stage.server.netns.await_sockets("two connections to accept", |rows| {
         rows.iter().any(|row| row.state == Listen && row.receive_queue == 2)
     })?;
     drop(listener);
-    clients.iter_mut().try_for_each(await_reset)?;
+    clients.iter().try_for_each(sock::await_reset)?;
     drop(clients);
     stage.await_quiet()?;
 
@@ -68,10 +65,10 @@ pub fn disconnect_reconnect(stage: &Stage) -> Result<Expected> {
     let (listener, address) = sock::listen(&stage.server, 16)?;
     let socket = sock::socket(&stage.client)?;
     for _ in 0..2 {
-        socket.connect(&SocketAddr::into(address))?;
-        let mut server = sock::accept(&listener)?;
+        sock::dial(&socket, &address.into())?;
+        let server = sock::accept(&listener)?;
         sock::raw::disconnect(&socket)?;
-        await_reset(&mut server)?;
+        sock::await_reset(&server)?;
     }
     drop(socket);
     drop(listener);
@@ -104,21 +101,12 @@ fn ends(end: &'static str) -> Ends {
 }
 
 /// Sends to `closer`, closes it before it reads, and waits until `other` is reset.
-fn close_unread(side: &Side, closer: TcpStream, other: &mut TcpStream) -> Result<()> {
+fn close_unread(side: &Side, closer: TcpStream, mut other: &TcpStream) -> Result<()> {
     let port = closer.local_addr()?.port();
     other.write_all(b"never read")?;
     side.netns.await_sockets("unread data", |rows| {
         rows.iter().any(|row| row.local_port == port && row.state != Listen && row.receive_queue > 0)
     })?;
     drop(closer);
-    await_reset(other)
-}
-
-fn await_reset(stream: &mut TcpStream) -> Result<()> {
-    let read = stream.read(&mut [0]);
-    ensure!(
-        read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset),
-        "a reset was due, read() gave {read:?}"
-    );
-    Ok(())
+    sock::await_reset(other)
 }
