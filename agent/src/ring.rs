@@ -103,14 +103,14 @@ impl<R: Records> Drain<R> {
             let more = ring.next_record(&mut |record| {
                 pass.records += 1;
                 pass.bytes += record.len() as u64;
-                match decode(record) {
+                match &decode(record) {
                     Ok(event) => {
                         seen[event.kind().index()] += 1;
                         pass.oldest_ns = pass.oldest_ns.or(Some(event.time_ns()));
                         pass.newest_ns = pass.newest_ns.max(Some(event.time_ns()));
-                        each(&event);
+                        each(event);
                     }
-                    Err(error) => reject(rejected, error),
+                    Err(error) => reject(rejected, *error),
                 }
             });
             if !more {

@@ -17,6 +17,7 @@ mod pace;
 mod process;
 mod raw;
 mod receiver;
+mod replay;
 mod report;
 mod spread;
 mod subject;
@@ -102,6 +103,7 @@ struct Tools {
     yardstick: PathBuf,
     receiver: PathBuf,
     export_cost: PathBuf,
+    ledger_cost: PathBuf,
 }
 
 /// Runs the command.
@@ -124,6 +126,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if wanted(Part::Connections) {
         raw.paces = pace::measure(&tools, plan)?;
+        raw.replays = replay::measure(&tools, plan)?;
     }
     if wanted(Part::Census) {
         raw.census = census::measure(&tools, plan)?;
@@ -149,15 +152,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn build_tools() -> Result<Tools> {
     let synfin = build::synfin(Profile::Release)?;
-    cmd::say("build", "yardstick, export_cost (release)");
-    let examples = ["--example", "yardstick", "--example", "export_cost"];
+    cmd::say("build", "yardstick, export_cost, ledger_cost (release)");
+    let examples = ["yardstick", "export_cost", "ledger_cost"];
+    let chosen = examples.iter().flat_map(|name| ["--example", name]);
     cmd::run(
-        cmd::cargo().args(["build", "--release", "--package", "synfin"]).args(examples),
+        cmd::cargo().args(["build", "--release", "--package", "synfin"]).args(chosen),
         "the compiler's words are above",
     )?;
     // Cargo puts examples beside the binaries of the same profile.
-    let [yardstick, export_cost] =
-        ["yardstick", "export_cost"].map(|name| synfin.with_file_name("examples").join(name));
+    let [yardstick, export_cost, ledger_cost] = examples.map(|name| synfin.with_file_name("examples").join(name));
     let receiver = build::binary("synfin-tests", "synfin-receiver", Profile::Release)?;
-    Ok(Tools { synfin, yardstick, receiver, export_cost })
+    Ok(Tools { synfin, yardstick, receiver, export_cost, ledger_cost })
 }

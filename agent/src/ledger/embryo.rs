@@ -56,7 +56,7 @@ impl Ledger {
         {
             self.lose_embryo(sock); // something makes children without end
         }
-        self.opened_server(event);
+        self.books.opened_server(event);
         let mut child = begin(event, Some(Role::Server), true);
         note(&mut child, event);
         self.tracked[child.state.index()] += 1;
@@ -73,8 +73,8 @@ impl Ledger {
                 comparison.note_gone(&embryo.ends);
             }
             self.tracked[embryo.state.index()] -= 1;
-            self.totals.missed_closes += 1;
-            self.push_ended(&embryo, End::Lost);
+            self.books.totals.missed_closes += 1;
+            self.books.end(&embryo, End::Lost);
         }
     }
 }

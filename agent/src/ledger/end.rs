@@ -1,7 +1,7 @@
 //! How a connection ended, told from its last transition and the resets around it.
 
 use super::connection::{Connection, End};
-use crate::event::State;
+use crate::event::{State, Transition};
 
 /// The end of a connection that the kernel has closed. Called when its resets are known too: the kernel reports the
 /// close first and sends the RST afterwards (`tcp_disconnect`, `tcp_close` with unread data, an orphan that gets data).
@@ -29,6 +29,18 @@ pub(super) fn classify(connection: &Connection) -> End {
         }
         _ => broken(connection, errno),
     }
+}
+
+/// Whether nothing of its socket can follow this close, so that its end is known at once: the peer's FIN has come, this end's is
+/// acknowledged, and the kernel has drawn the conclusion in a softirq (`tcp_rcv_state_process` in LAST_ACK, `tcp_time_wait`). A task
+/// that closes with unread data sends a RST only afterwards; an orphan in FIN_WAIT_2 that gets data is answered by one.
+pub(super) fn is_final(connection: &Connection, close: &Transition) -> bool {
+    matches!(connection.left, State::LastAck | State::Closing | State::FinWait2)
+        && connection.fin_received
+        && connection.errno == 0
+        && connection.resets_received == 0
+        && !close.owner_context
+        && !connection.blind
 }
 
 fn had_reset(connection: &Connection) -> bool {

@@ -9,6 +9,7 @@
 //! starts a new one. A child has no settled cookie at LISTEN → SYN_RECV and waits among the embryos, by address, for its
 //! next event.
 
+mod books;
 mod connection;
 mod counts;
 mod course;
@@ -27,11 +28,11 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use books::Books;
 pub use connection::{Checkpoint, Connection, End, Role, Side, seconds};
 pub use counts::Counts;
 use counts::carried;
 use course::{begin, continues, learn, note};
-use listeners::Listeners;
 pub use listeners::{LISTENERS, Listener};
 pub use oldest::{CloseWaits, Oldest};
 use reconcile::Comparison;
@@ -41,12 +42,15 @@ pub use sweep::Visit;
 use table::{Slot, Table};
 pub use totals::Totals;
 
-use crate::accounts::{self, Accounts, Shared};
+use crate::accounts::{self, Shared};
 use crate::event::{Cause, Destroy, Direction, Ends, Event, Measures, Reset, Retransmit, State, Transition};
 
 /// How long a closed connection waits for its last words, in event time. The kernel sends the RST of an abort some
 /// microseconds after it has reported CLOSED; a preempted task may take a time slice or two.
 const GRACE_NS: u64 = 100_000_000;
+
+/// Connections whose grace is over that are fetched together: as many misses as a processor waits for at once.
+const BATCH: usize = 16;
 
 /// A connection that ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,12 +82,8 @@ pub struct Ledger {
     embryos: HashMap<u64, Connection>,
     /// Closed connections in the order of their close: (time of close, what their socket is known by).
     closing: VecDeque<(u64, u64)>,
-    ended: Vec<Ended>,
-    totals: Totals,
-    /// The same counts by cgroup.
-    accounts: Accounts<Counts>,
     tracked: [u64; State::LIMIT],
-    listeners: Listeners,
+    books: Books,
     sweep: Sweep,
     comparison: Option<Comparison>,
     /// Comparisons begun.
@@ -99,11 +99,8 @@ impl Ledger {
             table: Table::new(limit),
             embryos: HashMap::new(),
             closing: VecDeque::new(),
-            ended: Vec::new(),
-            totals: Totals::default(),
-            accounts: Accounts::new(accounts::LIMIT),
             tracked: [0; State::LIMIT],
-            listeners: Listeners::default(),
+            books: Books::new(),
             sweep: Sweep::default(),
             comparison: None,
             generation: 0,
@@ -123,12 +120,20 @@ impl Ledger {
 
     /// Lets time pass: `now_ns` is a moment up to which every event has been applied.
     pub fn tick(&mut self, now_ns: u64) {
-        while let Some(&(closed_ns, key)) = self.closing.front() {
-            if now_ns.saturating_sub(closed_ns) < GRACE_NS {
+        let is_over = |closed_ns: u64| now_ns.saturating_sub(closed_ns) >= GRACE_NS;
+        loop {
+            let due = self.closing.iter().take(BATCH).take_while(|(closed_ns, _)| is_over(*closed_ns)).count();
+            if due == 0 {
                 break;
             }
-            self.closing.pop_front();
-            self.end_closed(closed_ns, key);
+            // What has been closed for so long has left the caches: fetched together, they are waited for once.
+            for (_, key) in self.closing.range(..due) {
+                self.table.fetch(*key);
+            }
+            for _ in 0..due {
+                let Some((closed_ns, key)) = self.closing.pop_front() else { break };
+                self.end_closed(closed_ns, key);
+            }
         }
     }
 
@@ -150,27 +155,31 @@ impl Ledger {
 
     /// Connections that ended since the last call, moved into `into`.
     pub fn take_ended(&mut self, into: &mut Vec<Ended>) {
-        into.append(&mut self.ended);
+        if into.is_empty() {
+            std::mem::swap(into, &mut self.books.ended); // for nothing
+        } else {
+            into.append(&mut self.books.ended);
+        }
     }
 
     /// What was counted since start.
     pub const fn totals(&self) -> &Totals {
-        &self.totals
+        &self.books.totals
     }
 
     /// The same by the cgroup of sockets: the sum over all is what the totals count, as long as none was let go.
     pub fn accounts(&mut self, now_ns: u64) -> Arc<[Shared<Counts>]> {
-        self.accounts.share(now_ns)
+        self.books.accounts.share(now_ns)
     }
 
     /// Lets go of cgroups of whom nothing was heard since `before_ns`.
     pub fn expire_accounts(&mut self, before_ns: u64) {
-        self.accounts.expire(before_ns);
+        self.books.accounts.expire(before_ns);
     }
 
     /// For what is tallied in the kernel.
     pub const fn totals_mut(&mut self) -> &mut Totals {
-        &mut self.totals
+        &mut self.books.totals
     }
 
     /// Connections tracked now by [`State::index`], listeners included.
@@ -195,12 +204,12 @@ impl Ledger {
 
     /// The busiest listeners.
     pub fn listeners(&self) -> Vec<Listener> {
-        self.listeners.top()
+        self.books.listeners.top()
     }
 
     fn transition(&mut self, event: &Transition) -> Applied<'_> {
         let (old, new) = (event.old, event.new);
-        self.count(event.cgroup, |counts| counts.transitions[old.index()][new.index()] += 1);
+        self.books.count(event.cgroup, |counts| counts.transitions[old.index()][new.index()] += 1);
         if old == State::Listen && new == State::SynReceived {
             return self.embryo(event);
         }
@@ -223,12 +232,16 @@ impl Ledger {
             && old != State::Established
             && let Some(role) = self.table.get(slot).role
         {
-            self.count(event.cgroup, |counts| counts.established[role.index()] += 1);
+            self.books.count(event.cgroup, |counts| counts.established[role.index()] += 1);
         }
         if new == State::Closed && before != State::Closed {
-            self.leave_listener(slot);
+            self.books.leave_listener(self.table.get(slot));
         }
         if new == State::Closed && old != State::Closed {
+            if end::is_final(self.table.get(slot), event) {
+                self.finish(slot, None);
+                return Applied { connection: self.books.ended.last().map(|ended| &ended.connection), in_state_ns };
+            }
             self.closing.push_back((event.time_ns, table::key(&event.ends)));
         }
         self.table.touch(slot);
@@ -243,7 +256,7 @@ impl Ledger {
             let connection = self.table.get(slot);
             if continues(connection.state, old, new) {
                 if connection.state != old {
-                    self.totals.gaps += 1;
+                    self.books.totals.gaps += 1;
                 }
                 self.learn_cookie(slot, &event.ends);
                 return Some(slot);
@@ -253,12 +266,12 @@ impl Ledger {
         match (old, new) {
             (State::Closed, State::SynSent) => {
                 self.lose_embryo(event.ends.sock); // whatever was at this address is no more
-                self.count(event.cgroup, |counts| counts.opened[Role::Client.index()] += 1);
+                self.books.count(event.cgroup, |counts| counts.opened[Role::Client.index()] += 1);
                 return Some(self.insert(&begin(event, Some(Role::Client), true)));
             }
             (_, State::Listen) => {
                 self.lose_embryo(event.ends.sock);
-                self.listeners.opened(event.ends.netns, event.ends.local_port, 0);
+                self.books.listeners.opened(event.ends.netns, event.ends.local_port, 0);
                 return Some(self.insert(&begin(event, None, old == State::Closed)));
             }
             // CLOSED → CLOSED, or a listener that is older than the agent: nothing to track.
@@ -269,17 +282,17 @@ impl Ledger {
         if found.is_none() {
             if let Some(slot) = self.hatch(&event.ends) {
                 if old != State::SynReceived {
-                    self.totals.gaps += 1;
+                    self.books.totals.gaps += 1;
                 }
                 return Some(slot);
             }
             if old == State::SynReceived {
                 // Its birth was lost or filtered out; it lies microseconds back.
-                self.opened_server(event);
+                self.books.opened_server(event);
                 return Some(self.insert(&begin(event, Some(Role::Server), true)));
             }
         }
-        self.totals.unknown_connections += 1;
+        self.books.totals.unknown_connections += 1;
         Some(self.insert(&begin(event, None, false)))
     }
 
@@ -311,24 +324,6 @@ impl Ledger {
         self.table.give_cookie(slot, ends.cookie);
     }
 
-    fn leave_listener(&mut self, slot: Slot) {
-        let connection = self.table.get(slot);
-        if connection.role == Some(Role::Server) {
-            self.listeners.ended(connection.ends.netns, connection.ends.local_port);
-        }
-    }
-
-    fn opened_server(&mut self, event: &Transition) {
-        self.count(event.cgroup, |counts| counts.opened[Role::Server.index()] += 1);
-        self.listeners.opened(event.ends.netns, event.ends.local_port, 1);
-    }
-
-    /// Counts something for the host and for the owner.
-    fn count(&mut self, cgroup: u64, add: impl Fn(&mut Counts)) {
-        add(&mut self.totals.counts);
-        add(self.accounts.of(cgroup));
-    }
-
     /// Counts the bytes that a socket has carried since it was last heard of.
     fn carry(&mut self, slot: Slot, now: Option<Measures>, fin_received: bool) {
         let Some(now) = now else { return };
@@ -342,7 +337,7 @@ impl Ledger {
         let cgroup = connection.cgroup;
         let bytes = [now[0].saturating_sub(before[0]), now[1].saturating_sub(before[1])];
         if bytes != [0; 2] {
-            self.count(cgroup, |counts| {
+            self.books.count(cgroup, |counts| {
                 for (sum, bytes) in counts.bytes.iter_mut().zip(bytes) {
                     *sum += bytes;
                 }
@@ -354,7 +349,7 @@ impl Ledger {
         let segments = u64::from(event.segments);
         let cause = event.cause().map_or(Cause::ALL.len(), Cause::index);
         let slot = self.known(&event.ends);
-        self.count(self.cgroup_of(slot), |counts| {
+        self.books.count(self.cgroup_of(slot), |counts| {
             if event.syn {
                 counts.retransmits_syn += segments;
             } else {
@@ -373,7 +368,7 @@ impl Ledger {
 
     fn reset(&mut self, event: &Reset) -> Applied<'_> {
         let slot = self.known(&event.ends);
-        self.count(self.cgroup_of(slot), |counts| match event.direction {
+        self.books.count(self.cgroup_of(slot), |counts| match event.direction {
             Direction::Receive => counts.resets_received += 1,
             Direction::Transmit => {
                 let reason = event.reason.unwrap_or(synfin_common::event::NO_REASON);
@@ -440,7 +435,7 @@ impl Ledger {
     }
 
     fn lose(&mut self, slot: Slot) {
-        self.totals.missed_closes += 1;
+        self.books.totals.missed_closes += 1;
         self.finish(slot, Some(End::Lost));
     }
 
@@ -458,31 +453,19 @@ impl Ledger {
         if oldest.is_closed() || oldest.is_listener() {
             self.finish(slot, None); // it has ended and only its grace is cut short; or it is no connection
         } else {
-            self.totals.folded += 1;
+            self.books.totals.folded += 1;
             self.finish(slot, Some(End::Folded));
         }
     }
 
     fn finish(&mut self, slot: Slot, end: Option<End>) {
-        let connection = self.table.remove(slot);
+        let connection = self.table.get(slot);
         if let Some(comparison) = &mut self.comparison {
             comparison.note_gone(&connection.ends);
         }
         self.tracked[connection.state.index()] -= 1;
-        let end = end.unwrap_or_else(|| end::classify(&connection));
-        self.push_ended(&connection, end);
-    }
-
-    fn push_ended(&mut self, connection: &Connection, end: End) {
-        if connection.is_listener() {
-            return; // no connection, so that none has ended
-        }
-        // One that has closed has left its listener then, not after its grace.
-        if connection.role == Some(Role::Server) && !connection.is_closed() {
-            self.listeners.ended(connection.ends.netns, connection.ends.local_port);
-        }
-        self.count(connection.cgroup, |counts| counts.add_end(connection, end));
-        self.ended.push(Ended { connection: *connection, end });
+        self.books.end(connection, end.unwrap_or_else(|| end::classify(connection)));
+        self.table.remove(slot);
     }
 }
 

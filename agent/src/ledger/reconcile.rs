@@ -250,7 +250,7 @@ impl Ledger {
         if from != to {
             self.tracked[from.index()] -= 1;
             self.tracked[to.index()] += 1;
-            self.totals.stale_states += 1;
+            self.books.totals.stale_states += 1;
             self.correct(|corrections| corrections.stale += 1);
         }
         self.carry(slot, socket.measures, has_fin(to));
@@ -274,13 +274,13 @@ impl Ledger {
         let is_listener = socket.state == State::Listen;
         let ends = socket.ends;
         // Listeners are listed first. A client on a listener's port is possible and rare.
-        let accepted = !is_listener && self.listeners.knows(ends.netns, ends.local_port);
+        let accepted = !is_listener && self.books.listeners.knows(ends.netns, ends.local_port);
         if is_listener {
-            self.listeners.opened(ends.netns, ends.local_port, 0);
+            self.books.listeners.opened(ends.netns, ends.local_port, 0);
         } else {
-            self.totals.adopted += 1;
+            self.books.totals.adopted += 1;
             if accepted {
-                self.listeners.adopted(ends.netns, ends.local_port);
+                self.books.listeners.adopted(ends.netns, ends.local_port);
             }
         }
         // It was there when it last sent or received something.

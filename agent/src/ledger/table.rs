@@ -1,11 +1,13 @@
 //! Bounded storage of connections: found by socket, ordered by last use. No allocation for an event in steady state.
 
+use std::hint::black_box;
+
 use hashbrown::HashMap;
 
 use super::connection::Connection;
 use super::reconcile::Sighting;
 use super::sweep::SLICE;
-use crate::event::Ends;
+use crate::event::{Ends, State};
 
 /// No slot.
 const NIL: u32 = u32::MAX;
@@ -144,15 +146,17 @@ impl Table {
     /// Adds a connection on a socket that must not be there. The caller has made room.
     pub(super) fn insert(&mut self, connection: &Connection) -> Slot {
         self.addressed += usize::from(connection.ends.cookie == 0);
-        let entry = Entry { connection: *connection, newer: NIL, older: NIL, sighting: Sighting::default() };
         let at = if self.free == NIL {
-            self.entries.push(entry);
+            let sighting = Sighting::default();
+            self.entries.push(Entry { connection: *connection, newer: NIL, older: NIL, sighting });
             // The limit is far below 2^32 (config), so that the position fits.
             (self.entries.len() - 1) as u32
         } else {
             let at = self.free;
-            self.free = self.entries[at as usize].older;
-            self.entries[at as usize] = entry;
+            let entry = &mut self.entries[at as usize];
+            self.free = entry.older;
+            entry.connection = *connection;
+            entry.sighting = Sighting::default();
             at
         };
         self.index.insert(key(&connection.ends), at);
@@ -173,17 +177,26 @@ impl Table {
         (self.oldest != NIL).then_some(Slot(self.oldest))
     }
 
-    pub(super) fn remove(&mut self, slot: Slot) -> Connection {
+    /// Asks the memory for a connection that will be needed in a moment.
+    pub(super) fn fetch(&self, key: u64) {
+        if let Some(Slot(at)) = self.find(key) {
+            let Entry { connection, newer, older, .. } = &self.entries[at as usize];
+            let Connection { ends, entered_ns, measures, owner, cgroup, .. } = connection;
+            let of_times = (entered_ns[0], entered_ns[State::Closed.index()]);
+            black_box((*newer, *older, ends.cookie, of_times, measures.is_some(), owner.is_some(), *cgroup));
+        }
+    }
+
+    pub(super) fn remove(&mut self, slot: Slot) {
         let at = slot.0;
         self.unlink(at);
         let entry = &mut self.entries[at as usize];
         entry.older = self.free;
         entry.newer = FREE;
-        let connection = entry.connection;
         self.free = at;
-        self.index.remove(&key(&connection.ends));
-        self.addressed -= usize::from(connection.ends.cookie == 0);
-        connection
+        let ends = &entry.connection.ends;
+        self.index.remove(&key(ends));
+        self.addressed -= usize::from(ends.cookie == 0);
     }
 
     fn link(&mut self, at: u32) {

@@ -19,6 +19,8 @@ pub(super) struct Raw {
     pub(super) machine: Machine,
     pub(super) costs: Vec<Cost>,
     pub(super) paces: Vec<Pace>,
+    /// Nanoseconds for a transition that is replayed.
+    pub(super) replays: Vec<f64>,
     pub(super) census: Censuses,
     pub(super) exports: Exports,
 }
@@ -31,6 +33,7 @@ impl Raw {
             machine,
             costs: Vec::new(),
             paces: Vec::new(),
+            replays: Vec::new(),
             census: Censuses::default(),
             exports: Exports::default(),
         }
@@ -45,6 +48,7 @@ impl Raw {
             "only": self.plan.only.map(Part::name),
             "programs": self.costs.iter().map(Cost::json).collect::<Vec<_>>(),
             "connections": self.paces.iter().map(Pace::json).collect::<Vec<_>>(),
+            "replays_ns": self.replays,
             "census": self.census.json(),
             "export": self.exports.json(),
         })

@@ -10,7 +10,7 @@ use super::pace::{Pace, User};
 use super::raw::Raw;
 use super::spread::{Spread, percent, short};
 use super::subject::Subject;
-use super::{Plan, arena, census, export, table};
+use super::{Plan, arena, census, export, replay, table};
 use crate::cmd;
 
 /// In the README, above the list of runs.
@@ -57,7 +57,7 @@ pub(super) fn render(raw: &Raw, figures: &[Figure]) -> String {
     }
     if !raw.paces.is_empty() {
         section("Connections per second", rates(raw));
-        section("In user space", user_space(raw));
+        section("In user space", user_space(raw) + &replay::page(&raw.replays));
     }
     if !raw.census.is_empty() {
         section("Census", census::page(&raw.census));

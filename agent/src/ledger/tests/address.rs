@@ -19,29 +19,34 @@ fn closed_in_order(id: u32) -> Life {
     opened(id).call(FinWait1).orphan().softirq(FinWait2).fin().softirq(Closed)
 }
 
+/// One that waits for its grace: a RST may follow.
+fn orphan(id: u32) -> Life {
+    opened(id).call(FinWait1).orphan().softirq(FinWait2).softirq(Closed)
+}
+
 #[test]
 fn an_address_is_an_identity_for_the_life_of_its_socket() {
     let mut stage = Stage::new(1000);
-    let mut life = bare(closed_in_order(1).destroy());
+    let mut life = bare(orphan(1).destroy());
     let connection = stage.play_to(&mut life, Established);
     assert_eq!((connection.ends.cookie, connection.role), (0, Some(Role::Client)));
     stage.play(life);
     assert_eq!(stage.tracked(Closed), 1); // in its grace
     stage.pass(SECOND);
-    assert_eq!((stage.only(0).end, stage.ledger.len()), (End::TimeWait, 0));
+    assert_eq!((stage.only(0).end, stage.ledger.len()), (End::FinWait2, 0));
 }
 
 #[test]
 fn the_next_socket_at_an_address_is_another_connection() {
     let mut stage = Stage::new(1000);
-    let first = bare(closed_in_order(1).destroy());
+    let first = bare(orphan(1).destroy());
     let sock = first.sock();
     stage.play(first);
     // Within the grace of the first one, as the kernel does it.
-    stage.play(bare(closed_in_order(2).destroy()).at_address(sock));
+    stage.play(bare(orphan(2).destroy()).at_address(sock));
     stage.settle();
     let ports: Vec<u16> = stage.ended.iter().map(|ended| ended.connection.ends.local_port).collect();
-    assert_eq!((ports, stage.count(End::TimeWait)), (vec![client_port(1), client_port(2)], 2));
+    assert_eq!((ports, stage.count(End::FinWait2)), (vec![client_port(1), client_port(2)], 2));
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! The ledger's books: bounds, the grace of what has closed, listeners, totals.
 
 use super::scenarios::{self, accepted, opened};
-use super::script::{Life, NETNS, PORT, REASON, SOON};
+use super::script::{Life, NETNS, PORT, REASON, SECOND, SOON};
 use super::stage::Stage;
-use crate::event::State::{Closed, Established, FinWait1, FinWait2, Listen, SynReceived, SynSent};
+use crate::event::State::{
+    CloseWait, Closed, Closing, Established, FinWait1, FinWait2, LastAck, Listen, SynReceived, SynSent,
+};
 use crate::event::{Event, State};
 use crate::ledger::{End, GRACE_NS, LISTENERS, Ledger, Listener, Role};
 
@@ -99,6 +101,51 @@ fn a_closed_connection_is_tracked_as_such_until_its_grace_is_over_or_all_is_sett
     assert_eq!((stage.tracked(Closed), stage.ended.len()), (2, 1));
     stage.settle();
     assert_eq!((stage.tracked(Closed), stage.ended.len()), (0, 3));
+}
+
+#[test]
+fn a_close_that_no_reset_can_follow_has_no_grace() {
+    let served = |id| accepted(id).fin().softirq(CloseWait).call(LastAck);
+    let at_once = [
+        (End::Closed, served(1).orphan().softirq(Closed)),
+        (End::TimeWait, opened(2).call(FinWait1).orphan().softirq(FinWait2).fin().softirq(Closed)),
+        (End::TimeWait, opened(3).call(FinWait1).fin().softirq(Closing).softirq(Closed)),
+    ];
+    let waits = [
+        // Data may have come for the orphan, which is answered by a RST.
+        (End::FinWait2, opened(4).call(FinWait1).orphan().softirq(FinWait2).softirq(Closed)),
+        // It may have been closed with unread data.
+        (End::Closed, served(5).call(Closed)),
+        (End::TimedOut, served(6).error(libc::ETIMEDOUT).softirq(Closed)),
+        (End::ResetReceived, served(7).reset_received().softirq(Closed)),
+        (End::Aborted, opened(8).softirq(Closed)),
+        // Whether the FIN has come is not known.
+        (End::Closed, served(9).softirq(Closed).blind()),
+    ];
+    for (lives, ended) in [(&at_once[..], 1), (&waits[..], 0)] {
+        for (end, life) in lives {
+            let mut stage = Stage::new(10);
+            // The last event tells of the connection, whether it is still there or not.
+            let connection = stage.play_to(&mut life.clone(), Closed);
+            assert_eq!(connection.closed_ns, stage.now_ns);
+            assert_eq!(stage.ended.len(), ended, "{end:?}");
+            stage.pass(GRACE_NS);
+            assert_eq!((stage.only(connection.ends.cookie).end, stage.ledger.len()), (*end, 0));
+        }
+    }
+}
+
+#[test]
+fn many_graces_that_end_together_end_in_the_order_of_their_closes() {
+    let mut stage = Stage::new(100);
+    let lives: Vec<Life> = (0..50).map(|id| opened(id).call(Closed)).collect();
+    let cookies: Vec<u64> = lives.iter().map(|life| life.cookie).collect();
+    for life in lives {
+        stage.play(life);
+    }
+    stage.pass(SECOND);
+    let ended: Vec<u64> = stage.ended.iter().map(|ended| ended.connection.ends.cookie).collect();
+    assert_eq!((ended, stage.ledger.len()), (cookies, 0));
 }
 
 #[test]
