@@ -87,6 +87,17 @@ pub fn await_unlocked(netns: &Netns) -> Result<()> {
     netns.run(|| need::run(Command::new("ss").arg("-taniH"))).map(drop)
 }
 
+/// Bytes that the sockets of the namespace have received, and sent without those that were sent again.
+pub fn carried(netns: &Netns) -> Result<[u64; 2]> {
+    need::tool("ss", "iproute2")?;
+    let text = netns.run(|| need::run(Command::new("ss").arg("-tniH")))?;
+    let sum = |name: &str| -> Result<u64> {
+        let numbers = text.split_whitespace().filter_map(|field| field.strip_prefix(name)?.strip_prefix(':'));
+        numbers.map(|number| Ok(number.parse::<u64>()?)).sum()
+    };
+    Ok([sum("bytes_received")?, sum("bytes_sent")? - sum("bytes_retrans")?])
+}
+
 fn read(netns: &Netns, flags: &str) -> Result<Vec<Row>> {
     need::tool("ss", "iproute2")?;
     let text = netns.run(|| need::run(Command::new("ss").arg(flags)))?;
