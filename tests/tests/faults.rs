@@ -1,11 +1,19 @@
 //! Things that go wrong around synfin: it says what it lost, and lives.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result};
-use nix::sys::signal::Signal;
+use anyhow::{Context as _, Result, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use synfin_tests::{
-    load,
+    deadline, load,
     netns::Netns,
     recording::Recording,
     scenario::close,
@@ -70,6 +78,52 @@ fn stopped_and_continued() -> Result<()> {
     assert_eq!(Some(&recording.counts(&stage.client.netns)?), expected.transitions.get(&stage.client.netns.inode()));
     Ok(())
 }
+
+/// A process that is stopped again and again while the verifier is at its programs gets them all the same, on the same rungs: the
+/// verifier gives up for each signal.
+#[test]
+fn interrupted_while_loading() -> Result<()> {
+    let netns = Netns::new()?;
+    let rungs = |line: &str| -> Result<serde_json::Value> {
+        Ok(serde_json::from_str::<serde_json::Value>(line)?["synfin.rungs"].clone())
+    };
+    let start = |line: &str| line.contains(r#""type":"start""#);
+    let arguments = ["watch", "--json", "--netns", netns.name()];
+    let undisturbed = {
+        let mut synfin = Synfin::spawn(command(arguments)?)?;
+        let line = synfin.await_stdout("the start line", start)?;
+        synfin.stop()?;
+        rungs(&line)?
+    };
+    ensure!(undisturbed.as_object().is_some_and(|rungs| !rungs.is_empty()), "no rungs in {undisturbed}");
+    for _ in 0..5 {
+        let mut synfin = Synfin::spawn(command(arguments)?)?;
+        let done = AtomicBool::new(false);
+        let pid = Pid::from_raw(synfin.pid().cast_signed());
+        let line = thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut pause = BETWEEN_STOPS;
+                while !done.load(Ordering::Relaxed) {
+                    for signal in [Signal::SIGSTOP, Signal::SIGCONT] {
+                        _ = kill(pid, signal); // it is not waited for before this ends
+                    }
+                    thread::sleep(deadline::scaled(pause));
+                    pause += pause / 50;
+                }
+            });
+            let line = synfin.await_stdout("the start line", start);
+            done.store(true, Ordering::Relaxed);
+            line
+        })?;
+        synfin.stop()?;
+        ensure!(rungs(&line)? == undisturbed, "{} instead of {undisturbed}", rungs(&line)?);
+    }
+    Ok(())
+}
+
+/// Less than the verifier takes for the longest of the programs. It grows from stop to stop, so that each has its turn on the slowest
+/// machine.
+const BETWEEN_STOPS: Duration = Duration::from_millis(4);
 
 /// More connections than the ledger may hold: each is told of once, the pushed-out ones as folded.
 #[test]
