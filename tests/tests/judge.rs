@@ -52,6 +52,7 @@ fn span(number: u8) -> Result<Span> {
     Ok(Span {
         trace_id: vec![number; 16],
         span_id: vec![number; 8],
+        trace_state: "ot=th:0".to_owned(),
         name: "tcp".to_owned(),
         kind: 3,
         start_time_unix_nano: start,
@@ -120,7 +121,7 @@ fn right_spans_pass() -> Result<()> {
 #[test]
 fn wrong_spans_are_rejected() -> Result<()> {
     type Spoil = fn(&mut Span);
-    let spoilt: [(&str, Spoil); 28] = [
+    let spoilt: [(&str, Spoil); 29] = [
         ("trace id: 8 bytes", |span| span.trace_id.truncate(8)),
         ("trace id: all zeroes", |span| span.trace_id.fill(0)),
         ("span id: 16 bytes", |span| span.span_id = vec![1; 16]),
@@ -144,6 +145,7 @@ fn wrong_spans_are_rejected() -> Result<()> {
         ("without a number", |span| {
             (span.name, span.kind, span.parent_span_id) = ("tcp checkpoint".to_owned(), 1, vec![9; 8]);
         }),
+        ("no entry `ot`", |span| span.trace_state.clear()),
         ("no entry `ot`", |span| span.trace_state = "th:0".to_owned()),
         ("hexadecimal", |span| span.trace_state = "ot=th:".to_owned()),
         ("hexadecimal", |span| span.trace_state = "ot=th:C".to_owned()),

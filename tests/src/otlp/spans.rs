@@ -70,20 +70,17 @@ pub fn check(span: &Span) -> Result<()> {
     Ok(())
 }
 
-/// What a span says of how probable it was to keep it: nothing, or a threshold in its shortest form, which its own trace id reaches
+/// What a span says of how probable it was to keep it: a threshold in its shortest form, which its own trace id reaches
 /// (OpenTelemetry's "TraceState: Probability Sampling"). What was kept for a reason stands for itself.
 fn stated(span: &Span) -> Result<()> {
     let reason = text(&span.attributes, "synfin.sampling.reason");
-    let Some(probability) = probability(span)? else { return Ok(()) };
+    let probability = probability(span)?;
     ensure!(reason.is_none() || probability >= 1.0, "kept because of {reason:?}, and yet by chance");
     Ok(())
 }
 
-/// How probable it was to keep a span, as its `tracestate` says; none if it does not. Fails for one that should not have been kept.
-pub fn probability(span: &Span) -> Result<Option<f64>> {
-    if span.trace_state.is_empty() {
-        return Ok(None);
-    }
+/// How probable it was to keep a span, as its `tracestate` says. Fails for one that should not have been kept.
+pub fn probability(span: &Span) -> Result<f64> {
     let digits = span.trace_state.strip_prefix("ot=th:").context("no entry `ot` with a threshold alone")?;
     let hexadecimal = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     ensure!(hexadecimal && (1..=14).contains(&digits.len()), "{digits:?} are not up to 14 hexadecimal digits");
@@ -91,7 +88,7 @@ pub fn probability(span: &Span) -> Result<Option<f64>> {
     let threshold = u64::from_str_radix(&format!("{digits:0<14}"), 16)?;
     let random = span.trace_id[9..].iter().fold(0, |random, byte| random << 8 | u64::from(*byte));
     ensure!(random >= threshold, "the random bits of its trace id are {random:014x}");
-    Ok(Some(1.0 - threshold as f64 / (1_u64 << 56) as f64))
+    Ok(1.0 - threshold as f64 / (1_u64 << 56) as f64)
 }
 
 fn id(id: &[u8], length: usize) -> Result<()> {

@@ -69,7 +69,7 @@ pub struct Head<'a> {
     pub remote_parent: bool,
     /// Flags of the trace context.
     pub flags: TraceFlags,
-    /// `tracestate`, empty for none.
+    /// `tracestate`.
     pub trace_state: &'a str,
     /// What kind of connections this is one of.
     pub name: &'static str,

@@ -114,7 +114,7 @@ impl Sampler {
 
     /// How spans say what they stand for.
     pub(super) const fn terms(&self) -> Terms {
-        Terms { ratio: self.ratio, is_partial: !self.ratio.is_nothing() || self.rate.is_some() }
+        Terms { ratio: self.ratio }
     }
 
     fn rate(&self) -> Option<MutexGuard<'_, Rate>> {
@@ -162,15 +162,12 @@ impl Decisions<'_> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Terms {
     ratio: Threshold,
-    /// Whether any span may be left out. Otherwise there is nothing to correct, and nothing is said.
-    is_partial: bool,
 }
 
 impl Terms {
     /// `tracestate` of a span.
     pub(super) fn state(self, kept: Kept) -> TraceState {
         match kept {
-            _ if !self.is_partial => TraceState::NONE,
             Kept::Abnormal(_) => Threshold::NOTHING.state(),
             Kept::Ratio => self.ratio.state(),
             Kept::Limited(digits) => Threshold::of_digits(digits).state(),

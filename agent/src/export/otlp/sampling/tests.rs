@@ -22,11 +22,11 @@ fn probability(state: &str) -> f64 {
 }
 
 #[test]
-fn where_everything_is_kept_there_is_nothing_to_say() {
+fn where_everything_is_kept_each_stands_for_itself() {
     let sampler = sampler(1.0, None);
     let kept = sampler.begin(1).decide(&client(), Some(End::Closed), trace(1, 1));
     assert_eq!(kept, Ok(Kept::Ratio));
-    assert_eq!(sampler.terms().state(Kept::Ratio).as_str(), "");
+    assert_eq!(sampler.terms().state(Kept::Ratio).as_str(), "ot=th:0");
 }
 
 #[test]
@@ -107,7 +107,7 @@ proptest! {
                     Ok(how) => {
                         kept += 1;
                         let state = sampler.terms().state(how);
-                        let stated = if state.as_str().is_empty() { 1.0 } else { probability(state.as_str()) };
+                        let stated = probability(state.as_str());
                         prop_assert!((stated - of_this).abs() < 1e-9, "{stated} is stated, {of_this} was");
                         told += 1.0 / stated;
                     }

@@ -28,10 +28,6 @@ impl Threshold {
         Self((digits as u64) << BEHIND_DIGITS)
     }
 
-    pub(super) const fn is_nothing(self) -> bool {
-        self.0 == 0
-    }
-
     /// Whether the trace is kept.
     pub(super) fn keeps(self, trace: TraceId) -> bool {
         let low = u128::from_be_bytes(trace.to_bytes()) as u64;
@@ -70,9 +66,6 @@ pub(crate) struct TraceState {
 }
 
 impl TraceState {
-    /// One that says nothing.
-    pub(super) const NONE: Self = Self { bytes: [0; PREFIX + DIGITS], len: 0 };
-
     pub(crate) fn as_str(&self) -> &str {
         // They are letters, digits and punctuation.
         str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
@@ -106,6 +99,5 @@ mod tests {
         for (digits, state) in [(0, "ot=th:0"), (1, "ot=th:0001"), (0xffff, "ot=th:ffff"), (0xab00, "ot=th:ab")] {
             assert_eq!(Threshold::of_digits(digits).state().as_str(), state);
         }
-        assert_eq!(TraceState::NONE.as_str(), "");
     }
 }

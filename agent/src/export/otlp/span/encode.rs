@@ -71,9 +71,7 @@ impl Visit for SpanFields<'_> {
         let to = &mut *self.0;
         to.bytes(span::TRACE_ID, &head.ids.trace.to_bytes());
         to.bytes(span::SPAN_ID, &head.ids.span.to_bytes());
-        if !head.trace_state.is_empty() {
-            to.bytes(span::TRACE_STATE, head.trace_state.as_bytes());
-        }
+        to.bytes(span::TRACE_STATE, head.trace_state.as_bytes());
         if head.ids.parent != SpanId::INVALID {
             to.bytes(span::PARENT_SPAN_ID, &head.ids.parent.to_bytes());
         }

@@ -69,7 +69,7 @@ fn a_client_that_closed_first() {
     assert_eq!(span.parent_span_id, SpanId::INVALID);
     assert!(!span.parent_span_is_remote);
     assert!(span.span_context.is_valid() && span.span_context.is_sampled());
-    assert_eq!(span.span_context.trace_state().header(), "");
+    assert_eq!(span.span_context.trace_state().header(), "ot=th:0");
     let mut expected = golden(&[
         ("network.transport", "tcp"),
         ("network.type", "ipv4"),
