@@ -1,4 +1,4 @@
-//! Sockets with the options that the scenarios turn, every call bounded in time.
+//! Sockets with the options that the scenarios turn, every call bounded in time (from its last interruption on).
 
 use std::{
     io::{self, Read as _},

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -88,7 +89,7 @@ fn interrupted_while_loading() -> Result<()> {
         Ok(serde_json::from_str::<serde_json::Value>(line)?["synfin.rungs"].clone())
     };
     let start = |line: &str| line.contains(r#""type":"start""#);
-    let arguments = ["watch", "--json", "--netns", netns.name()];
+    let arguments = ["watch", "--json", "-v", "--netns", netns.name()];
     let undisturbed = {
         let mut synfin = Synfin::spawn(command(arguments)?)?;
         let line = synfin.await_stdout("the start line", start)?;
@@ -96,8 +97,11 @@ fn interrupted_while_loading() -> Result<()> {
         rungs(&line)?
     };
     ensure!(undisturbed.as_object().is_some_and(|rungs| !rungs.is_empty()), "no rungs in {undisturbed}");
+    let mut again = 0;
     for _ in 0..5 {
         let mut synfin = Synfin::spawn(command(arguments)?)?;
+        // Maps are made before programs are loaded, and after the kernel was asked what it can do: those answers are not asked for again.
+        await_map(synfin.pid())?;
         let done = AtomicBool::new(false);
         let pid = Pid::from_raw(synfin.pid().cast_signed());
         let line = thread::scope(|scope| {
@@ -115,9 +119,21 @@ fn interrupted_while_loading() -> Result<()> {
             done.store(true, Ordering::Relaxed);
             line
         })?;
+        again += synfin.stderr().iter().filter(|line| line.contains("the program is loaded again")).count();
         synfin.stop()?;
         ensure!(rungs(&line)? == undisturbed, "{} instead of {undisturbed}", rungs(&line)?);
     }
+    ensure!(again > 0, "the verifier was never interrupted: the test proves nothing");
+    Ok(())
+}
+
+/// Waits until a process has made an eBPF map.
+fn await_map(pid: u32) -> Result<()> {
+    let has_map = || {
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+        files.filter_map(|file| fs::read_link(file.ok()?.path()).ok()).find(|link| link.ends_with("anon_inode:bpf-map"))
+    };
+    deadline::until("an eBPF map", || Ok(has_map()))?;
     Ok(())
 }
 

@@ -117,7 +117,7 @@ pub(super) fn learn(known: &mut Ends, event: &Ends) {
     }
 }
 
-/// As `::` or as `0.0.0.0` is mapped.
+/// Whether it is `::`, or `0.0.0.0` as it is mapped.
 const fn is_unspecified(address: &[u8; 16]) -> bool {
     matches!(u128::from_be_bytes(*address), 0 | 0xffff_0000_0000)
 }

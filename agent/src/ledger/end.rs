@@ -31,9 +31,11 @@ pub(super) fn classify(connection: &Connection) -> End {
     }
 }
 
-/// Whether nothing of its socket can follow this close, so that its end is known at once: the peer's FIN has come, this end's is
-/// acknowledged, and the kernel has drawn the conclusion in a softirq (`tcp_rcv_state_process` in LAST_ACK, `tcp_time_wait`). A task
-/// that closes with unread data sends a RST only afterwards; an orphan in FIN_WAIT_2 that gets data is answered by one.
+/// Whether no RST of its socket can follow this close, so that its end is known at once: both FINs have come, and the kernel has drawn
+/// the conclusion (`tcp_rcv_state_process` in LAST_ACK, `tcp_time_wait`), no task that had locked the socket. A task that closes with unread
+/// data sends a RST only afterwards; an orphan in FIN_WAIT_2 without the peer's FIN that gets data is answered by one. Where memory is short the
+/// RST comes first (`tcp_out_of_resources`). Of MPTCP's subflows some kernels send it after the close (`mptcp_subflow_reset`): it is counted
+/// for the host then, and does not change the end.
 pub(super) fn is_final(connection: &Connection, close: &Transition) -> bool {
     matches!(connection.left, State::LastAck | State::Closing | State::FinWait2)
         && connection.fin_received

@@ -80,7 +80,7 @@ pub struct Ledger {
     table: Table,
     /// Children between LISTEN → SYN_RECV and their next event, by the address of their socket.
     embryos: HashMap<u64, Connection>,
-    /// Closed connections in the order of their close: (time of close, what their socket is known by).
+    /// Closed connections that a RST may still explain, in the order of their close: (time of close, what their socket is known by).
     closing: VecDeque<(u64, u64)>,
     tracked: [u64; State::LIMIT],
     books: Books,
@@ -156,7 +156,7 @@ impl Ledger {
     /// Connections that ended since the last call, moved into `into`.
     pub fn take_ended(&mut self, into: &mut Vec<Ended>) {
         if into.is_empty() {
-            std::mem::swap(into, &mut self.books.ended); // for nothing
+            std::mem::swap(into, &mut self.books.ended); // without a copy
         } else {
             into.append(&mut self.books.ended);
         }

@@ -5,15 +5,17 @@ use std::error::Error;
 
 use super::refusal::has_cause;
 
-/// libbpf asks five times (`PROG_LOAD_ATTEMPTS`); where signals come each few milliseconds, by a profiler's timer say, that is
-/// not enough for programs of ten milliseconds.
+/// libbpf asks five times (`PROG_LOAD_ATTEMPTS`). The longest programs take it ten milliseconds: where something comes each few of them,
+/// irregularly, five are not enough. Where it comes more regularly than that, no number is, and this one ends within seconds.
 const ATTEMPTS: u32 = 100;
 
 /// Loads a program, again when the verifier was interrupted.
 pub(super) fn load<E: Error + 'static>(mut attempt: impl FnMut() -> Result<(), E>) -> Result<(), E> {
-    for _ in 1..ATTEMPTS {
+    for attempts in 1..ATTEMPTS {
         match attempt() {
-            Err(error) if has_cause(&error, libc::EAGAIN) => {}
+            Err(error) if has_cause(&error, libc::EAGAIN) => {
+                tracing::debug!(attempts, "the verifier was interrupted, the program is loaded again");
+            }
             done => return done,
         }
     }
