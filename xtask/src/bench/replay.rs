@@ -1,5 +1,5 @@
-//! What a transition costs between the ring and the exporters, without the kernel and without the traffic's share of the caches: the
-//! steadiest figure of all, by which a change of the ledger is judged. `ledger_cost` of the agent's examples is measured.
+//! What a transition costs between the ring and the exporters, without the kernel and without traffic beside it: the steadiest figure of
+//! all, by which a change of the ledger is judged. `ledger_cost` of the agent's examples is measured.
 
 use anyhow::{Context as _, Result};
 
